@@ -1,0 +1,1 @@
+"""Rows in blocks, wherever they live."""

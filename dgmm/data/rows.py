@@ -1,0 +1,57 @@
+"""What counts as rows x features: shapes, dtypes, and how rows are cut into blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgmm.errors import ShapeMismatch, UnsupportedDtype
+
+Bounds = NDArray[np.int64]
+Rows = NDArray[np.floating[Any]]
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Refuse everything but at least one row of at least one feature.
+
+    Raises
+    ------
+    ShapeMismatch
+        The array is not two-dimensional, or is empty.
+    """
+    if len(shape) != 2:
+        advice = "Reshape one feature with x.reshape(-1, 1)." if len(shape) == 1 else "Reshape it to 2-D."
+        msg = f"Expected a 2-D array (rows x features), found {len(shape)}-D (shape={shape}) in {name}. {advice}"
+        raise ShapeMismatch(msg)
+    for length, what in zip(shape, ("sample", "feature"), strict=True):
+        if length == 0:
+            msg = f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required: {name}."
+            raise ShapeMismatch(msg)
+
+
+def block_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """Native float32 for float32 of any byte order, native float64 for every other real number.
+
+    Raises
+    ------
+    UnsupportedDtype
+        Complex numbers, text, dates, objects, records.
+    """
+    if dtype.kind == "f" and dtype.itemsize == 4:
+        return np.dtype(np.float32)
+    if dtype.kind in "biuf":
+        return np.dtype(np.float64)
+    advice = {
+        "c": "Pass the real and the imaginary part as two features.",
+        "M": "Convert dates to numbers first, e.g. seconds since a fixed date.",
+        "m": "Convert durations to numbers first, e.g. seconds.",
+    }.get(dtype.kind, "Convert every feature to numbers and stack them into one array first.")
+    msg = f"Values of {name} are {dtype}; expected real numbers (float, integer or bool). {advice}"
+    raise UnsupportedDtype(msg)
+
+
+def regular_bounds(n_rows: int, step: int) -> Bounds:
+    """Row offsets of blocks of `step` rows; the last block may be shorter."""
+    return np.append(np.arange(0, n_rows, step, dtype=np.int64), np.int64(n_rows))

@@ -1,0 +1,106 @@
+"""From an address to the Zarr array that is there, or to an error that says what is there instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import zarr
+from zarr.abc.store import Store
+from zarr.errors import NodeNotFoundError
+from zarr.storage import LocalStore, ZipStore
+
+from dgmm.errors import InvalidData, SourceNotFound
+
+METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup")
+SHOWN = 10
+
+_ADVICE = {
+    ".npy": "This is a NumPy file: pass numpy.load(path, mmap_mode='r').",
+    ".npz": "This is a NumPy archive: pass numpy.load(path)[name].",
+    ".csv": "This is a table of text: load it (e.g. numpy.loadtxt) and pass the array, or write it to Zarr.",
+    ".parquet": "This is a Parquet table: load it with dask.dataframe and pass to_dask_array(lengths=True).",
+    ".h5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
+    ".hdf5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
+    ".nc": "This is a NetCDF file: write its variables to a Zarr array first.",
+}
+
+
+def open_address(address: str) -> zarr.Array[Any]:
+    """Open the Zarr array at a path or URL for reading.
+
+    Parameters
+    ----------
+    address : str
+        A folder (also inside a group: ``data.zarr/X``), a ``.zip`` file, or a URL that fsspec understands.
+
+    Raises
+    ------
+    SourceNotFound
+        There is nothing.
+    InvalidData
+        There is a group, or something that is not Zarr.
+    """
+    is_url = "://" in address or "::" in address
+    if is_url and address.startswith("file://"):
+        address, is_url = unquote(urlsplit(address).path), False
+    store: Store | str = address if is_url else _local_store(Path(address).absolute(), address)
+    try:
+        node = zarr.open(store, mode="r")
+    except NodeNotFoundError as error:
+        msg = f"There is no Zarr array at {address}. Check the address; nothing was found under that name."
+        raise SourceNotFound(msg) from error
+    except FileNotFoundError as error:
+        msg = f"There is nothing at {address}: {error}."
+        raise SourceNotFound(msg) from error
+    except ImportError as error:
+        msg = f"{address} needs another package: {error}. Install it and try again."
+        raise InvalidData(msg) from error
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"The Zarr metadata of {address} cannot be read: {error}. Restore or rewrite the array."
+        raise InvalidData(msg) from error
+    if isinstance(node, zarr.Group):
+        raise describe_group(node, address)
+    return node
+
+
+def describe_group(group: zarr.Group, name: str) -> InvalidData:
+    """Build the error for a group where an array is expected: it lists the arrays within."""
+    arrays = [
+        f"{path} {node.shape} {node.dtype}"
+        for path, node in group.members(max_depth=None)
+        if isinstance(node, zarr.Array)
+    ]
+    arrays.sort()
+    if not arrays:
+        return InvalidData(f"{name} is a Zarr group without arrays; expected an array of rows x features.")
+    listed = "; ".join(arrays[:SHOWN]) + ("; ..." if len(arrays) > SHOWN else "")
+    example = arrays[0].split(" (")[0]
+    return InvalidData(
+        f"{name} is a Zarr group, expected an array. Its arrays: {listed}. "
+        f"Name one, e.g. {name.rstrip('/')}/{example}."
+    )
+
+
+def _local_store(path: Path, address: str) -> Store:
+    if not path.exists():
+        above = next(parent for parent in path.parents if parent.exists())
+        msg = f"There is nothing at {address}; {above} is the nearest folder that exists."
+        raise SourceNotFound(msg)
+    if path.is_file():
+        if path.suffix == ".zip":
+            return ZipStore(path, mode="r")
+        advice = _ADVICE.get(path.suffix.lower(), "Pass the path of a Zarr array, or the array itself.")
+        msg = f"{address} is a file of {path.stat().st_size} bytes, not a Zarr array. {advice}"
+        raise InvalidData(msg)
+    if not any((path / name).is_file() for name in METADATA_NAMES):
+        names = sorted(entry.name for entry in path.iterdir())
+        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        found = f"{len(names)} entries ({listed})" if names else "nothing in it"
+        msg = (
+            f"{address} is a folder with {found} but neither zarr.json nor .zarray: not a Zarr array. "
+            "Pass the folder that holds the array's own metadata."
+        )
+        raise InvalidData(msg)
+    return LocalStore(path, read_only=True)

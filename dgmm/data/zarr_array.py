@@ -1,0 +1,225 @@
+"""Rows of a Zarr array, format 2 or 3, in whole chunks."""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
+
+from dgmm.data import zarr_chunks
+from dgmm.data.rows import Bounds, Rows, block_dtype, check_shape, regular_bounds
+from dgmm.data.source import Source
+from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
+
+BLOCK_BYTES = 4 * 2**20
+_DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+class ZarrSource(Source):
+    """Rows of a Zarr array; a block is a whole number of row chunks (inner chunks where there are shards).
+
+    Opening lists the store once: for the fingerprint, and for chunks that are not stored, which Zarr would
+    read as its fill value without a word. Pickled, it is the array's metadata and its address.
+
+    Parameters
+    ----------
+    array : zarr.Array, shape (n_rows, n_features)
+    name : str, optional
+        How messages call it; by default the store's address.
+    missing_chunks : {"error", "fill"}
+        Refuse chunks that are not stored, or take the fill value for them.
+    column : bool
+        Take a 1-D array as one feature.
+
+    Raises
+    ------
+    MissingChunks
+        Chunks are not stored, with ``missing_chunks="error"``.
+    NonFiniteData
+        Chunks are not stored and the fill value is NaN or infinite, with ``missing_chunks="fill"``.
+    ShapeMismatch, UnsupportedDtype
+        Not rows x features of real numbers.
+    """
+
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        *,
+        name: str | None = None,
+        missing_chunks: Literal["error", "fill"] = "error",
+        column: bool = False,
+    ) -> None:
+        self.name = name or str(array.store_path).removeprefix("file://")
+        shape = (*array.shape, 1) if column and array.ndim == 1 else array.shape
+        check_shape(shape, self.name)
+        self.n_rows, self.n_features = shape
+        self.dtype = block_dtype(array.dtype, self.name)
+        self.local = _in_memory(array)
+        self._array = _for_any_folder(array)
+        self._refuses_missing = missing_chunks == "error"
+
+        stored = zarr_chunks.list_chunks(array)
+        self._check_missing(stored)
+        self._fingerprint = zarr_chunks.fingerprint(array, stored)
+
+        self.stride = min(array.chunks[0], self.n_rows)
+        row_bytes = self.n_features * array.dtype.itemsize
+        step = self.stride * max(1, BLOCK_BYTES // (self.stride * row_bytes))
+        self.bounds = regular_bounds(self.n_rows, step)
+        self._largest_chunk = max((chunk.size for chunk in stored.values()), default=0)
+        self.read_bytes = self._plan(self.bounds)
+
+    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
+        """Give the same rows, cut into other blocks (or only a part of them)."""
+        other = super().rows(bounds)
+        other.read_bytes = self._plan(other.bounds)
+        return other
+
+    def _plan(self, bounds: Bounds) -> int:
+        block_rows = int(np.diff(bounds).max(initial=0))
+        if np.any(bounds[1:-1] % self.stride):
+            block_rows += self.stride  # a chunk that two blocks share is kept from one to the next
+        decoded = block_rows * self.n_features * self._array.dtype.itemsize
+        converted = 0 if self._array.dtype == self.dtype else block_rows * self.n_features * self.dtype.itemsize
+        # Zarr decodes this many chunks at once, each beside its compressed bytes.
+        chunks = -(-block_rows // self._array.chunks[0])
+        for n, c in zip(self._array.shape[1:], self._array.chunks[1:], strict=True):
+            chunks *= -(-n // c)
+        at_once = min(chunks, int(zarr.config.get("async.concurrency")))
+        chunk_bytes = int(np.prod(self._array.chunks)) * self._array.dtype.itemsize
+        # Of a shard only the inner chunks in question are fetched.
+        compressed = min(self._largest_chunk, chunk_bytes) if self._array.shards else self._largest_chunk
+        return decoded + converted + at_once * (chunk_bytes + compressed)
+
+    def _check_missing(self, stored: dict[str, zarr_chunks.Chunk]) -> None:
+        fill = self._fill_value()
+        if not self._refuses_missing and np.isfinite(fill):
+            return
+        missing = zarr_chunks.missing_chunks(self._array, stored)
+        if missing is None:
+            return
+        found = (
+            f"{missing.count} of {missing.total} chunks of {self.name} are not stored (first: {missing.first})."
+        )
+        if not self._refuses_missing:
+            msg = (
+                f"{found} They read as the fill value {fill}, a missing value, from row {missing.first_row} on. "
+                "Write those chunks, or drop their rows."
+            )
+            raise NonFiniteData(msg)
+        msg = (
+            f"{found} Zarr reads them as the fill value {fill} without a word. That is harmless if they were "
+            f"written as all {fill} with write_empty_chunks=False, Zarr's default; otherwise the data are "
+            "incomplete. Write the missing chunks, or pass missing_chunks='fill' (--missing-chunks fill) to "
+            "accept the fill value."
+        )
+        raise MissingChunks(msg)
+
+    def _fill_value(self) -> Any:
+        fill = self._array.fill_value
+        return self._array.dtype.type(0) if fill is None else fill
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the metadata and each chunk's key, size and mtime (ETag), as listed at opening.
+
+        User attributes do not count. For a store in memory the chunks' contents are hashed.
+        """
+        return self._fingerprint
+
+    def read(self, start: int, stop: int) -> Rows:
+        """Rows ``start:stop``.
+
+        Raises
+        ------
+        InvalidData
+            A chunk cannot be decoded.
+        MissingChunks
+            A chunk has vanished since the array was opened.
+        """
+        try:
+            stored = np.asarray(self._array[start:stop])
+        except _DECODING_ERRORS as error:
+            if not _is_decoding(error):
+                raise
+            raise self._undecodable(start, stop, error) from error
+        if self._refuses_missing:
+            self._check_vanished(start, stop, stored)
+        return stored.reshape(stop - start, self.n_features).astype(self.dtype, copy=False)
+
+    def _check_vanished(self, start: int, stop: int, stored: NDArray[Any]) -> None:
+        # Only a chunk that reads as nothing but the fill value can be one that is gone: ask only for those.
+        fill = self._fill_value()
+        for key, region in self._chunks(start, stop):
+            values = stored[(slice(region[0].start - start, region[0].stop - start), *region[1:])]
+            if _only(values[:1], fill) and _only(values, fill) and not zarr_chunks.is_stored(self._array, key):
+                msg = (
+                    f"Chunk {key} of {self.name} (rows {region[0].start}:{region[0].stop}) was stored when the "
+                    "array was opened and is gone now. Restore it and start again."
+                )
+                raise MissingChunks(msg)
+
+    def _undecodable(self, start: int, stop: int, error: Exception) -> InvalidData:
+        broken = []
+        for key, region in self._chunks(start, stop):
+            try:
+                self._array[region]
+            except _DECODING_ERRORS:
+                broken.append(key)
+        what = f"Chunk {', '.join(broken)}" if broken else f"A chunk of rows {start}:{stop}"
+        return InvalidData(
+            f"{what} of {self.name} cannot be decoded: {error}. It is truncated or was altered after it was "
+            "written: restore it from a copy or write it again."
+        )
+
+    def _chunks(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, ...]]]:
+        """Keys of the stored objects that hold rows start:stop, and their parts within these rows."""
+        lengths = zarr_chunks.storage_shape(self._array)
+        ranges = [range(start // lengths[0], -(-stop // lengths[0]))]
+        ranges += [range(n) for n in zarr_chunks.storage_grid(self._array)[1:]]
+        for at in product(*ranges):
+            ends = zip(at, lengths, self._array.shape, strict=True)
+            region = [slice(a * length, min((a + 1) * length, n)) for a, length, n in ends]
+            region[0] = slice(max(region[0].start, start), min(region[0].stop, stop))
+            yield zarr_chunks.chunk_key(self._array, at), tuple(region)
+
+    def locate(self, row: int, feature: int) -> str:
+        """Name a value and the stored chunk (shard) that holds it."""
+        lengths = zarr_chunks.storage_shape(self._array)
+        at = tuple(i // length for i, length in zip((row, feature), lengths, strict=False))
+        return f"chunk {zarr_chunks.chunk_key(self._array, at)} of {self.name}, row {row}, feature {feature}"
+
+
+def _only(values: NDArray[Any], fill: Any) -> bool:
+    return bool(np.all(values == fill)) or (fill != fill and bool(np.all(values != values)))  # noqa: PLR0124
+
+
+def _is_decoding(error: Exception) -> bool:
+    # Codecs raise OSErrors of their own (gzip) without an errno; real I/O errors are for the engine to retry.
+    return not isinstance(error, OSError) or (
+        error.errno is None and type(error).__module__ in ("builtins", "gzip")
+    )
+
+
+def _in_memory(array: zarr.Array[Any]) -> bool:
+    store = array.store
+    if isinstance(store, FsspecStore):
+        filesystem = getattr(store.fs, "sync_fs", store.fs)
+        return "memory" in np.atleast_1d(filesystem.protocol)
+    return isinstance(store, MemoryStore)
+
+
+def _for_any_folder(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Make a relative path absolute: workers run in other folders."""
+    store = array.store
+    if not isinstance(store, LocalStore) or Path(store.root).is_absolute():
+        return array
+    absolute = LocalStore(Path(store.root).absolute(), read_only=True)
+    return zarr.open_array(absolute, path=array.store_path.path, mode="r")

@@ -1,0 +1,87 @@
+"""The passes that know a model: the E-step of a fit, and the score of a fitted one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgmm.engine.passes import BlockFunction, Rows
+from dgmm.mixture.components import Components
+from dgmm.mixture.expectation import EStep
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.statistics import SufficientStatistics
+
+
+class EStepWork:
+    """One E-step: blocks to sufficient statistics in the frame.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        In the frame.
+    frame : Frame
+    dtype : dtype
+        float32 allows single precision where the guard does.
+    radius_squared : float
+        See `Components.prepare`.
+    """
+
+    name = "e-step"
+
+    def __init__(
+        self, parameters: Parameters, frame: Frame, dtype: np.dtype[np.floating], radius_squared: float
+    ) -> None:
+        self._arguments = (parameters, dtype, radius_squared)
+        self._frame = frame
+
+    def prepare(self) -> PreparedEStep:
+        return PreparedEStep(Components.prepare(*self._arguments), self._frame)
+
+
+class PreparedEStep:
+    """Components and frame, as the leaves get them."""
+
+    def __init__(self, components: Components, frame: Frame) -> None:
+        self.components = components
+        self.frame = frame
+
+    def begin(self) -> BlockFunction:
+        step = EStep(self.components, self.frame)
+
+        def statistics(first: int, rows: Rows, weights: Rows | None) -> SufficientStatistics:
+            return step(rows, weights)
+
+        return statistics
+
+
+@dataclass(frozen=True)
+class Score:
+    """Total log-likelihood and weight of some rows; scores add."""
+
+    log_likelihood: float
+    weight: float
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.log_likelihood + other.log_likelihood, self.weight + other.weight)
+
+
+class ScoreWork(PreparedEStep):
+    """Log-likelihood of the data under a fitted model, in float64."""
+
+    name = "score"
+
+    def prepare(self) -> ScoreWork:
+        return self
+
+    def begin(self) -> BlockFunction:
+        step = EStep(self.components, self.frame)
+
+        def score(first: int, rows: Rows, weights: Rows | None) -> Score:
+            total = 0.0
+            for tile, density, _ in step.posterior(rows):
+                total += float(density.sum() if weights is None else weights[tile] @ density)
+            return Score(total, float(len(rows)) if weights is None else float(weights.sum(dtype=float)))
+
+        return score

@@ -1,0 +1,150 @@
+"""A fitted mixture as a value, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgmm.engine import archive
+from dgmm.engine.likelihood import ScoreWork
+from dgmm.errors import CorruptFile
+from dgmm.mixture.components import Components
+from dgmm.mixture.covariance import covariance_type
+from dgmm.mixture.expectation import EStep
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.parameters import Parameters
+
+KIND = "model"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted mixture and how it came about.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        In `frame`, so that predictions lose nothing to a far origin.
+    frame : Frame
+    dtype : dtype
+        Of the data it was fitted to: float32 or float64.
+    radius_squared : float
+        See `Components.prepare`.
+    n_iter : int
+    converged : bool
+    history : tuple of float
+        Mean log-likelihood after each iteration.
+    n_rows : int
+    weight : float
+        Sum of sample weights.
+    feature_names : tuple of str
+        Empty where the data had none.
+    settings : dict
+        The estimator's parameters, as far as JSON can hold them.
+    """
+
+    parameters: Parameters
+    frame: Frame
+    dtype: np.dtype[Any]
+    radius_squared: float
+    n_iter: int
+    converged: bool
+    history: tuple[float, ...]
+    n_rows: int
+    weight: float
+    feature_names: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def components(self) -> Components:
+        """Ready for an E-step in float64."""
+        return Components.prepare(self.parameters, np.dtype(np.float64), self.radius_squared)
+
+    def e_step(self) -> EStep:
+        """An E-step of its own, for one thread."""
+        return EStep(self.components(), self.frame)
+
+    def score_work(self) -> ScoreWork:
+        """The pass that sums log-densities."""
+        return ScoreWork(self.components(), self.frame)
+
+    def in_data_units(self) -> Parameters:
+        """Weights, means and covariances as users see them."""
+        return self.parameters.to_data(self.frame)
+
+    def pack(self) -> bytes:
+        """The content of the model file."""
+        header: dict[str, Any] = {
+            "covariance_type": self.parameters.covariance.name,
+            "dtype": self.dtype.name,
+            "n_iter": self.n_iter,
+            "converged": self.converged,
+            "n_rows": self.n_rows,
+            "weight": self.weight,
+            "radius_squared": self.radius_squared,
+            "feature_names": list(self.feature_names),
+            "settings": self.settings,
+        }
+        arrays = {
+            **parameter_arrays(self.parameters),
+            "shift": self.frame.shift,
+            "scale": self.frame.scale,
+            "history": np.array(self.history),
+        }
+        return archive.pack(KIND, header, arrays)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, durably and atomically."""
+        archive.write(Path(path), self.pack())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model file; nothing in it is ever executed.
+
+        Raises
+        ------
+        SourceNotFound
+            There is no such file.
+        ForeignFile, CorruptFile, NewerSchema
+            It cannot be used.
+        """
+        header, arrays = archive.read(Path(path), KIND)
+        try:
+            return cls(
+                parameters=parameters_from(header["covariance_type"], arrays),
+                frame=Frame(arrays["shift"], arrays["scale"]),
+                dtype=np.dtype(header["dtype"]),
+                radius_squared=header["radius_squared"],
+                n_iter=header["n_iter"],
+                converged=header["converged"],
+                history=tuple(arrays["history"].tolist()),
+                n_rows=header["n_rows"],
+                weight=header["weight"],
+                feature_names=tuple(header["feature_names"]),
+                settings=header["settings"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"{path} has the form of a model file but lacks a part: {error!r}. Fit and save it again."
+            raise CorruptFile(msg) from error
+
+
+def parameter_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """Parameters as the arrays of an archive."""
+    return {
+        "weights": parameters.weights,
+        "means": parameters.means,
+        "covariances": parameters.covariances,
+    }
+
+
+def parameters_from(covariance: str, arrays: dict[str, NDArray[Any]]) -> Parameters:
+    """Parameters from the arrays of an archive; `ValueError` where their shapes do not fit."""
+    found = Parameters(covariance_type(covariance), arrays["weights"], arrays["means"], arrays["covariances"])
+    k, d = found.means.shape
+    if found.weights.shape != (k,) or found.covariances.shape != found.covariance.shape(k, d):
+        msg = f"shapes {found.weights.shape}, {found.means.shape}, {found.covariances.shape} do not fit"
+        raise ValueError(msg)
+    return found

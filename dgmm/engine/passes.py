@@ -1,0 +1,148 @@
+"""One pass over the data: leaf tasks over aligned runs of blocks, merged in a fixed tree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dask
+import numpy as np
+from dask.delayed import Delayed, delayed
+from numpy.typing import NDArray
+
+from dgmm.data.source import Source, iter_blocks
+from dgmm.engine.scheduling import LocalScheduler, Scheduler, limit_worker_blas
+from dgmm.engine.summation import BinaryCounter
+
+Rows = NDArray[np.floating]
+BlockFunction = Callable[[int, Rows, Rows | None], Any]
+
+# Children of a merge task; wider means fewer tasks, and more partial sums held at once.
+_MERGE_LEVELS = 3
+# Until a pass has been timed: bytes of rows that a thread gets through in a second.
+_FIRST_GUESS = 2e8
+
+
+class Prepared(Protocol):
+    """What every leaf needs, made once by a task of the graph."""
+
+    def begin(self) -> BlockFunction:
+        """A function of (first row, rows, weights) whose results add up; it may keep buffers between calls."""
+
+
+class Work(Protocol):
+    """What a pass does."""
+
+    name: str
+
+    def prepare(self) -> Prepared:
+        """Run as a task: if its holder dies, the scheduler computes it again."""
+
+
+def _prepare(work: Work) -> Prepared:
+    limit_worker_blas()
+    return work.prepare()
+
+
+def _leaf(prepared: Prepared, rows: Any, weights: Any, report: Callable[[int], None]) -> Any:
+    limit_worker_blas()
+    step, total = prepared.begin(), BinaryCounter[Any]()
+    weight_blocks = None if weights is None else iter_blocks(weights)
+    for first, block in iter_blocks(rows):
+        w = None if weight_blocks is None else next(weight_blocks)[1][:, 0]
+        total.add(step(first, block, w))
+        report(len(block))
+    if hasattr(report, "flush"):
+        report.flush()
+    return total.total()
+
+
+def _merge(*values: Any) -> Any:
+    total = BinaryCounter[Any]()
+    for value in values:
+        total.add(value)
+    return total.total()
+
+
+@dataclass
+class Passes:
+    """Runs passes over one data set.
+
+    Attributes
+    ----------
+    source : Source
+    weights : Source or None
+        One feature, the same blocks.
+    scheduler : Scheduler
+    on_rows : callable
+        Hears the rows done so far in the running pass.
+    """
+
+    source: Source
+    weights: Source | None
+    scheduler: Scheduler
+    on_rows: Callable[[int], None] = lambda _: None
+    _block_seconds: float | None = field(default=None, init=False)
+
+    def run(self, work: Work) -> Any:
+        """The sum of the work's results over all blocks."""
+        started = time.perf_counter()
+        done = 0
+
+        def count(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self.on_rows(done)
+
+        report = self.scheduler.reporter(count)
+        leaves = self._leaves()
+        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.source.delayed:
+            first, last = leaves[0]
+            total = _leaf(work.prepare(), *self._inputs(first, last), count)
+        else:
+            total = self.scheduler.compute(lambda token: self._graph(work, leaves, report, token), count)
+        seconds = time.perf_counter() - started
+        self._block_seconds = seconds * min(self.scheduler.n_threads, len(leaves)) / self.source.n_blocks
+        return total
+
+    def _inputs(self, first: int, last: int) -> tuple[Any, Any]:
+        weights = None if self.weights is None else self.weights.block_input(first, last)
+        return self.source.block_input(first, last), weights
+
+    def _leaves(self) -> list[tuple[int, int]]:
+        """Aligned runs of 2^j blocks: long enough to be worth a task, enough of them to keep all threads busy."""
+        n_blocks = self.source.n_blocks
+        size = dask.config.get("dgmm.blocks-per-leaf", None)
+        if size is None:
+            seconds = self._block_seconds
+            if seconds is None:
+                row_bytes = self.source.n_features * self.source.dtype.itemsize
+                seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
+            worth = self.scheduler.task_seconds / max(seconds, 1e-9)
+            size = max(1.0, min(worth, n_blocks / (4 * self.scheduler.n_threads)))
+        run = 1 << int(np.log2(size))
+        return [(first, min(first + run, n_blocks)) for first in range(0, n_blocks, run)]
+
+    def _graph(
+        self, work: Work, leaves: list[tuple[int, int]], report: Callable[[int], None], token: str
+    ) -> Delayed:
+        name = f"dgmm-{work.name}"
+        prepared = delayed(_prepare, pure=False)(work, dask_key_name=f"{name}-parameters-{token}")
+        level = [
+            delayed(_leaf, pure=False)(
+                prepared, *self._inputs(first, last), report, dask_key_name=f"{name}-leaf-{first}-{token}"
+            )
+            for first, last in leaves
+        ]
+        depth, width = 0, 1 << _MERGE_LEVELS
+        while len(level) > 1:
+            level = [
+                delayed(_merge, pure=False)(
+                    *level[i : i + width], dask_key_name=f"{name}-merge-{depth}-{i}-{token}"
+                )
+                for i in range(0, len(level), width)
+            ]
+            depth += 1
+        return level[0]

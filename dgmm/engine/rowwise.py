@@ -1,0 +1,84 @@
+"""What a model says of each row: labels, responsibilities, log-densities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgmm.data.source import Source, iter_blocks
+from dgmm.engine.likelihood import PreparedEStep
+from dgmm.engine.scheduling import limit_worker_blas, one_blas_thread
+from dgmm.mixture.expectation import EStep
+
+Quantity = Literal["labels", "responsibilities", "log_density"]
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+
+
+def describe(rows: NDArray[np.floating], prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Any]:
+    """Compute what is wanted of some rows, in float64.
+
+    Parameters
+    ----------
+    rows : ndarray (n, D)
+    prepared : PreparedEStep
+    wanted : sequence of {'labels', 'responsibilities', 'log_density'}
+
+    Returns
+    -------
+    dict of ndarray
+        labels (n,) int64; responsibilities (n, K); log_density (n,), in data units.
+    """
+    n, k = len(rows), prepared.components.parameters.n_components
+    found: dict[str, Any] = {}
+    shapes = {"labels": ((n,), np.int64), "responsibilities": ((n, k), float), "log_density": ((n,), float)}
+    for name in wanted:
+        shape, dtype = shapes[name]
+        found[name] = np.empty(shape, dtype)
+    for tile, density, responsibilities in EStep(prepared.components, prepared.frame).posterior(rows):
+        if "labels" in found:
+            found["labels"][tile] = responsibilities.argmax(axis=0)
+        if "responsibilities" in found:
+            found["responsibilities"][tile] = responsibilities.T
+        if "log_density" in found:
+            found["log_density"][tile] = density
+    return found
+
+
+def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
+    """One quantity for each row: an array for rows in memory, else a lazy Dask array.
+
+    Parameters
+    ----------
+    source : Source
+    prepared : PreparedEStep
+    quantity : {'labels', 'responsibilities', 'log_density'}
+    """
+    if source.local:
+        with one_blas_thread():
+            stored = iter_blocks(source.block_input(0, source.n_blocks))
+            return np.concatenate([describe(rows, prepared, [quantity])[quantity] for _, rows in stored])
+    import dask.array as da
+    from dask.delayed import delayed
+
+    k = prepared.components.parameters.n_components
+    trailing = (k,) if quantity == "responsibilities" else ()
+    dtype = np.dtype(np.int64 if quantity == "labels" else np.float64)
+    shared = delayed(lambda: prepared, pure=False)()
+    blocks = [
+        da.from_delayed(
+            delayed(_describe_block, pure=False)(source.block_input(b, b + 1), shared, quantity),
+            shape=(int(source.bounds[b + 1] - source.bounds[b]), *trailing),
+            dtype=dtype,
+        )
+        for b in range(source.n_blocks)
+    ]
+    return da.concatenate(blocks)
+
+
+def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> Any:
+    limit_worker_blas()
+    ((_, rows),) = iter_blocks(received)
+    return describe(rows, prepared, [quantity])[quantity]

@@ -1,0 +1,238 @@
+"""Where a pass runs: the active Dask client, or Dask's scheduler of this process.
+
+Results do not depend on it. BLAS runs one thread: with more, the order of its sums would depend on how busy
+the machine is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dask
+from dask.delayed import Delayed
+from dask.system import CPU_COUNT
+from dask.utils import parse_timedelta
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from dgmm.errors import ClusterError
+
+_LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
+_ATTEMPTS = 4
+_POLL_SECONDS = 0.5
+
+Build = Callable[[str], Delayed]
+"""Makes the graph of a pass; the string makes its keys unlike those of any earlier attempt."""
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit BLAS and OpenMP in this process to one thread meanwhile."""
+    with threadpool_limits(1):
+        yield
+
+
+_limited = threading.Lock()
+_limit_is_set = False
+
+
+def limit_worker_blas() -> None:
+    """Limit BLAS in a worker process to one thread, once and for good.
+
+    A limit that comes and goes with the tasks races: when one task ends, another runs on two threads.
+    """
+    global _limit_is_set  # noqa: PLW0603  a limit of the process is process state
+    with _limited:
+        if not _limit_is_set:
+            if any(pool["num_threads"] > 1 for pool in threadpool_info()):
+                threadpool_limits(1)
+            _limit_is_set = True
+
+
+class Scheduler(ABC):
+    """Computes the graph of a pass."""
+
+    n_threads: int
+    #: Seconds of work worth a task here.
+    task_seconds: float
+
+    @abstractmethod
+    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
+        """Compute what `build` describes; `on_rows` hears of rows as they are done."""
+
+    @abstractmethod
+    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
+        """A callable for the leaves that carries a number of rows back to `on_rows`."""
+
+    @abstractmethod
+    def memory_per_thread(self) -> int | None:
+        """Bytes that one thread may use on the smallest worker, or None where nothing limits them."""
+
+
+class LocalScheduler(Scheduler):
+    """Dask's threaded (or, if configured, synchronous) scheduler."""
+
+    task_seconds = 0.05
+
+    def __init__(self) -> None:
+        configured = dask.config.get("scheduler", None)
+        self._name = configured if configured in _LOCAL_SCHEDULERS else "threads"
+        serial = self._name in _LOCAL_SCHEDULERS[:3]
+        self.n_threads = 1 if serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
+        return dask.compute(build("local"), scheduler=self._name)[0]
+
+    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
+        return on_rows
+
+    def memory_per_thread(self) -> int | None:
+        # The limit of a batch job's cgroup counts, as Dask has it for its workers.
+        from distributed.system import MEMORY_LIMIT
+
+        return int(MEMORY_LIMIT) // self.n_threads
+
+
+class _TopicReporter:
+    """Sends progress from a worker by way of the scheduler's event log."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._rows = 0
+        self._sent = time.monotonic()
+
+    def __call__(self, rows: int) -> None:
+        self._rows += rows
+        if time.monotonic() - self._sent > _POLL_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has not been sent."""
+        from distributed import get_worker
+
+        if self._rows:
+            get_worker().log_event(self._topic, self._rows)
+        self._rows, self._sent = 0, time.monotonic()
+
+
+class DistributedScheduler(Scheduler):
+    """The active `distributed.Client`."""
+
+    task_seconds = 0.5
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._topic = f"dgmm-{id(self):x}-{time.time_ns():x}"
+        self._wait_for_workers()
+
+    @property
+    def n_threads(self) -> int:  # type: ignore[override]
+        return max(int(sum(self.client.nthreads().values())), 1)
+
+    def _wait_for_workers(self) -> None:
+        if self.client.nthreads():
+            return
+        limit = parse_timedelta(dask.config.get("dgmm.worker-timeout", "1 h"))
+        try:
+            self.client.wait_for_workers(1, timeout=limit)
+        except TimeoutError:
+            msg = (
+                f"no worker joined {self.client.scheduler.address} within {limit:.0f} s. Check the queue of "
+                "the cluster, or raise the Dask setting dgmm.worker-timeout."
+            )
+            raise ClusterError(msg) from None
+
+    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
+        from distributed import KilledWorker
+        from distributed.comm import CommClosedError
+
+        self.client.subscribe_topic(self._topic, lambda event: on_rows(event[1]))
+        try:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return self._result(build(f"{self._topic}-{time.time_ns():x}"))
+                except (KilledWorker, CommClosedError, TimeoutError, _LostPass) as error:
+                    if self.client.status != "running" or attempt == _ATTEMPTS - 1:
+                        msg = (
+                            f"the pass failed {attempt + 1} times on {self.client}: {type(error).__name__}: "
+                            f"{error}. The last state is in the checkpoint, if there is one; look at the "
+                            "workers' logs, then run the same fit again."
+                        )
+                        raise ClusterError(msg) from error
+        finally:
+            with contextlib.suppress(Exception):
+                self.client.unsubscribe_topic(self._topic)
+        raise AssertionError
+
+    def _result(self, root: Delayed) -> Any:
+        with warnings.catch_warnings():
+            # Large K x D: the parameters are part of the graph so that the scheduler can recompute them.
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            future = self.client.compute(root)
+        try:
+            while True:
+                # Short waits let signal handlers run and notice a cluster that is gone.
+                with contextlib.suppress(TimeoutError):
+                    future.result(timeout=_POLL_SECONDS)
+                if future.done():
+                    if future.status in ("cancelled", "lost"):
+                        raise _LostPass(future.status)
+                    return future.result()
+                if self.client.status not in ("running", "connecting"):
+                    raise _LostPass(f"the client is {self.client.status}")  # noqa: EM102
+                self._wait_for_workers()
+        except BaseException as error:
+            if future.status == "cancelled" and not isinstance(error, _LostPass):
+                raise _LostPass(str(error)) from error
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                future.cancel()
+
+    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
+        return _TopicReporter(self._topic)
+
+    def memory_per_thread(self) -> int | None:
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        shares = [w["memory_limit"] // max(w["nthreads"], 1) for w in workers if w["memory_limit"]]
+        return min(shares, default=None)
+
+
+class _LostPass(Exception):
+    """The scheduler dropped the pass."""
+
+
+@contextlib.contextmanager
+def scheduler_for(*, local: bool) -> Iterator[Scheduler]:
+    """Choose where to run.
+
+    Parameters
+    ----------
+    local : bool
+        The rows live in this process's memory: workers never get them.
+    """
+    # Without this module there is no client; importing it would cost half a second.
+    distributed = sys.modules.get("distributed")
+    if local or distributed is None:
+        yield LocalScheduler()
+        return
+    try:
+        distributed.get_worker()
+    except ValueError:
+        pass
+    else:
+        with distributed.worker_client() as client:
+            yield DistributedScheduler(client)
+        return
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        yield LocalScheduler()
+    else:
+        yield DistributedScheduler(client)

@@ -1,0 +1,168 @@
+"""Every error and warning that dgmm raises, one tree.
+
+Each message says what was found, what was expected, and what to do.
+
+::
+
+    DgmmError
+    ├── InvalidInput (ValueError)            exit code 2 of the command line
+    │   ├── InvalidParameter                 an option has a value that means nothing
+    │   ├── InvalidData                      the rows cannot be used
+    │   │   ├── NonFiniteData                NaN or infinity: chunk, row, feature
+    │   │   ├── MissingChunks                chunks of a Zarr array that are not stored
+    │   │   ├── UnsupportedDtype             complex, object, text
+    │   │   └── ShapeMismatch                1-D, other feature counts, too few rows
+    │   ├── InvalidWeights                   negative, NaN, all zero, another length
+    │   ├── SourceNotFound (FileNotFoundError)
+    │   └── NotEnoughMemory (MemoryError)    the plan exceeds what a worker has
+    ├── IllDefinedCovariance (ValueError)    a component has no invertible covariance
+    ├── FileError                            a checkpoint, model or output file
+    │   ├── CorruptFile                      truncated or altered
+    │   ├── ForeignFile                      not written by dgmm
+    │   ├── NewerSchema                      written by a later version
+    │   └── WriteFailed (OSError)            no room, no permission, I/O error
+    ├── CheckpointError                      a checkpoint directory
+    │   ├── CheckpointMismatch               it belongs to another fit
+    │   ├── CheckpointInUse                  another driver is at work in it
+    │   └── Superseded                       another driver took it over
+    ├── ClusterError                         the Dask cluster cannot finish the pass
+    └── Interrupted                          asked to stop; the state is on disk (exit 75)
+
+    DgmmWarning (UserWarning)
+    ├── DamagedFileWarning                   a damaged file was passed over
+    ├── EnvironmentWarning                   resumed with other library versions
+    ├── CollapsedComponentWarning            components that rest on a few rows
+    └── DataWarning                          the data will work, but not well
+"""
+
+from __future__ import annotations
+
+
+class DgmmError(Exception):
+    """Base of every error that dgmm raises."""
+
+
+class InvalidInput(DgmmError, ValueError):
+    """What the caller passed cannot be used; nothing was computed."""
+
+
+class InvalidParameter(InvalidInput):
+    """An option has a value that means nothing."""
+
+
+class InvalidData(InvalidInput):
+    """The rows cannot be used."""
+
+
+class NonFiniteData(InvalidData):
+    """NaN or infinity among the values.
+
+    Attributes
+    ----------
+    value : float
+    row, feature : int or None
+        Global row and feature of the first such value, where they are known.
+    """
+
+    value: float = float("nan")
+    row: int | None = None
+    feature: int = 0
+
+
+class MissingChunks(InvalidData):
+    """Chunks of a Zarr array are not stored."""
+
+
+class UnsupportedDtype(InvalidData):
+    """Values are not real numbers."""
+
+
+class ShapeMismatch(InvalidData):
+    """The array has the wrong number of dimensions, rows or features."""
+
+
+class InvalidWeights(InvalidInput):
+    """Sample weights are negative, not finite, all zero or of another length."""
+
+
+class SourceNotFound(InvalidInput, FileNotFoundError):
+    """There is no data at this address."""
+
+    # FileNotFoundError formats its arguments as (errno, text): keep the message.
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class NotEnoughMemory(InvalidInput, MemoryError):
+    """The planned memory of a worker exceeds its limit."""
+
+
+class IllDefinedCovariance(DgmmError, ValueError):
+    """A component has no invertible covariance."""
+
+
+class FileError(DgmmError):
+    """A checkpoint, model or output file cannot be used."""
+
+
+class CorruptFile(FileError):
+    """The file is truncated or was altered after it was written."""
+
+
+class ForeignFile(FileError):
+    """The file was not written by dgmm."""
+
+
+class NewerSchema(FileError):
+    """The file was written by a later version of dgmm."""
+
+
+class WriteFailed(FileError, OSError):
+    """A file could not be written; what was there before is intact."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(DgmmError):
+    """A checkpoint directory cannot be used."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The directory holds the checkpoints of another fit."""
+
+
+class CheckpointInUse(CheckpointError):
+    """Another driver is at work in the directory."""
+
+
+class Superseded(CheckpointError):
+    """Another driver took the directory over; this one stops."""
+
+
+class ClusterError(DgmmError):
+    """The Dask cluster cannot finish the pass."""
+
+
+class Interrupted(DgmmError):
+    """The run was asked to stop; its last state is on disk."""
+
+
+class DgmmWarning(UserWarning):
+    """Base of every warning that dgmm issues."""
+
+
+class DamagedFileWarning(DgmmWarning):
+    """A damaged file was passed over for an older one."""
+
+
+class EnvironmentWarning(DgmmWarning):
+    """A fit goes on with other library versions or another processor."""
+
+
+class CollapsedComponentWarning(DgmmWarning):
+    """Components of the result rest on a few distinct rows."""
+
+
+class DataWarning(DgmmWarning):
+    """The data can be used, but something about them deserves a look."""

@@ -1,0 +1,442 @@
+"""`GaussianMixture`: scikit-learn's names, attributes and behaviour over the engine."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from dgmm.data.source import Source, open_source, open_weights
+from dgmm.engine.fit import Settings, Start
+from dgmm.engine.likelihood import PreparedEStep, Score
+from dgmm.engine.model import Model
+from dgmm.engine.passes import Passes
+from dgmm.engine.rowwise import Quantity, per_row
+from dgmm.engine.run import Observer, fit_model
+from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
+from dgmm.mixture.covariance import covariance_type
+from dgmm.mixture.criteria import aic, bic
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.initialization import INIT_PARAMS
+from dgmm.mixture.parameters import Parameters
+from dgmm.progress import ProgressLog
+from dgmm.start import user_start
+
+Missing = Literal["error", "fill"]
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """Gaussian mixture for data that need not fit in memory.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        K, the number of Gaussians.
+    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
+        Each its own matrix, one for all, each its own variances, each one variance.
+    tol : float, default=1e-5
+        What EM may still gain, in mean log-likelihood per row, when it stops: the Aitken estimate of it has to
+        be below `tol` in three successive iterations.
+    reg_covar : float, default=1e-6
+        Added to the variance of every feature, in squared data units.
+    reg_relative : float, default=0.0
+        Times the data's variance of each feature, added likewise (spherical: times the mean variance).
+    max_iter : int, default=1000
+        Iterations on the sample for each start, and then on all rows.
+    n_init : int, default=1
+        Starts tried; the best goes on.
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='k-means++'
+        How a start is drawn from the sample.
+    weights_init, means_init, precisions_init : array-like, default=None
+        (K,), (K, D), and the precisions in the shape of the covariances. All three together are the start
+        itself: EM then begins with a pass over all rows.
+    random_state : int, RandomState, Generator or None, default=None
+        None draws a seed, which a checkpoint records.
+    warm_start : bool, default=False
+        Begin with the last fit's result.
+    verbose : int, default=0
+        1 logs iterations; 2 the time they take too.
+    verbose_interval : int, default=10
+        Iterations between two lines of the log.
+
+    Attributes
+    ----------
+    weights_ : ndarray (K,)
+    means_ : ndarray (K, D)
+    covariances_, precisions_, precisions_cholesky_ : ndarray
+        (K, D, D), (D, D), (K, D) or (K,), as in scikit-learn.
+    converged_ : bool
+    n_iter_ : int
+        Iterations of the last phase: on all rows, or on the sample where that is all rows.
+    lower_bound_ : float
+        Mean log-likelihood per row that the last iteration found.
+    lower_bounds_ : list of float
+        The same of every iteration.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X has names.
+
+    Notes
+    -----
+    Data of more rows than the sample (50,000, fewer where rows are very long) are read once to validate them
+    and to draw the sample, the starts run on the sample, and the best is carried on over all rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dgmm import GaussianMixture
+    >>> X = np.array([[1.0], [1.1], [0.9], [5.0], [5.1], [4.9]])
+    >>> GaussianMixture(2, random_state=0).fit(X).means_.ravel().round(6)
+    array([1., 5.])
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-5,
+        reg_covar: float = 1e-6,
+        reg_relative: float = 0.0,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init_params: str = "k-means++",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.reg_relative = reg_relative
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def fit(
+        self,
+        X: Any,
+        y: object = None,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | Path | None = None,
+        missing_chunks: Missing = "error",
+        observer: Observer | None = None,
+    ) -> Self:
+        """Fit the mixture, or go on with a fit that was interrupted.
+
+        Parameters
+        ----------
+        X : array-like, zarr.Array, str, path or dask.array.Array, shape (n, D)
+            A str or path is the address of a Zarr array. Zarr and Dask data are read by the workers of the
+            active `distributed.Client` if there is one; arrays in memory never leave this process.
+        y : ignored
+        sample_weight : like X, shape (n,), optional
+            Chunked in any way.
+        checkpoint : path, optional
+            A directory. Every finished start and every iteration is made durable in it; the same fit on the
+            same directory goes on where it stopped and ends with the same bits as an unbroken one.
+        missing_chunks : {'error', 'fill'}, default='error'
+            What to make of chunks that a Zarr array does not store.
+        observer : Observer, optional
+            Hears of every event; by default a log if `verbose`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DgmmError
+            One of the tree in `dgmm.errors`; what can be checked is checked before a pass is spent.
+        """
+        self._check_parameters()
+        source = open_source(X, missing_chunks=missing_chunks)
+        if source.n_rows < self.n_components:
+            msg = (
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {source.n_rows}; use fewer components"
+            )
+            raise ShapeMismatch(msg)
+        weights = None
+        if sample_weight is not None:
+            weights = open_weights(sample_weight, source.n_rows, source.bounds, missing_chunks=missing_chunks)
+        settings, seed_is_given = self._settings(source)
+        if observer is None and self.verbose:
+            observer = ProgressLog(every=self.verbose_interval, timed=self.verbose > 1)
+        model, outcome = fit_model(
+            source,
+            weights,
+            settings,
+            seed_is_given=seed_is_given,
+            checkpoint=checkpoint,
+            observer=observer,
+        )
+        _check_feature_names(self, X, reset=True)
+        self._adopt(model)
+        if outcome.collapsed:
+            msg = (
+                f"components {list(outcome.collapsed)} rest on very few distinct rows in every start; "
+                "use fewer components, more starts (n_init), or a larger reg_covar"
+            )
+            warnings.warn(msg, CollapsedComponentWarning, stacklevel=2)
+        if not model.converged and self.max_iter > 0:
+            msg = (
+                f"EM did not converge in {model.n_iter} iterations. Raise max_iter (with a checkpoint the fit "
+                "goes on from here), raise tol, or look for degenerate data."
+            )
+            warnings.warn(msg, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None) -> Any:
+        """Fit, and give the label of each row."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def predict(self, X: Any) -> Any:
+        """The most likely component of each row, (n,); lazy for Zarr and Dask data."""
+        return self._per_row(X, "labels")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Responsibilities, (n, K); lazy for Zarr and Dask data."""
+        return self._per_row(X, "responsibilities")
+
+    def score_samples(self, X: Any) -> Any:
+        """Log-density at each row, (n,); lazy for Zarr and Dask data."""
+        return self._per_row(X, "log_density")
+
+    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
+        """Mean log-density per row (per unit of weight), from one pass."""
+        total = self._total_score(X, sample_weight)
+        return total.log_likelihood / total.weight
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion; lower is better."""
+        total = self._total_score(X)
+        return bic(total.log_likelihood, self._model.parameters.n_parameters, total.weight)
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion; lower is better."""
+        total = self._total_score(X)
+        return aic(total.log_likelihood, self._model.parameters.n_parameters)
+
+    def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Draw rows (n_samples, D) and their components (n_samples,), ordered by component."""
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            msg = f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample."
+            raise InvalidParameter(msg)
+        rng = np.random.default_rng(_seed(self.random_state))
+        rows, labels = self._model.parameters.sample(int(n_samples), rng)
+        return rows * self._model.frame.scale + self._model.frame.shift, labels
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
+        check_is_fitted(self)
+        self._model.save(path)
+
+    def to_sklearn(self) -> Any:
+        """A fitted `sklearn.mixture.GaussianMixture` that predicts the same."""
+        from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+
+        check_is_fitted(self)
+        shared = set(SklearnGaussianMixture().get_params())
+        other = SklearnGaussianMixture(**{k: v for k, v in self.get_params().items() if k in shared})
+        for name in (*_FITTED, "n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        return other
+
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> Self:
+        """A fitted mixture that predicts what `fitted`, a `sklearn.mixture.GaussianMixture`, predicts."""
+        check_is_fitted(fitted)
+        known = set(cls().get_params())
+        new = cls(**{k: v for k, v in fitted.get_params().items() if k in known})
+        covariance = covariance_type(fitted.covariance_type)
+        means = np.asarray(fitted.means_, dtype=np.float64)
+        parameters = Parameters(
+            covariance,
+            np.asarray(fitted.weights_, dtype=np.float64),
+            means,
+            np.asarray(fitted.covariances_, dtype=np.float64),
+        )
+        k, d = means.shape
+        variances = np.diagonal(covariance.full(parameters.covariances, k, d), axis1=1, axis2=2)
+        # In place of a sample: the components' own spread about their common mean.
+        spread = variances.max(axis=0) + means.var(axis=0)
+        if covariance.isotropic:
+            spread = np.full_like(spread, spread.max())
+        frame = Frame(means.mean(axis=0), np.exp2(np.round(np.log2(np.sqrt(spread)))))
+        bounds = tuple(getattr(fitted, "lower_bounds_", (fitted.lower_bound_,)))
+        new._adopt(
+            Model(
+                parameters=parameters.to_frame(frame),
+                frame=frame,
+                dtype=np.dtype(fitted.means_.dtype),
+                radius_squared=float(16 * d),
+                n_iter=int(fitted.n_iter_),
+                converged=bool(fitted.converged_),
+                history=tuple(float(b) for b in bounds),
+                n_rows=0,
+                weight=0.0,
+                feature_names=tuple(getattr(fitted, "feature_names_in_", ())),
+            )
+        )
+        return new
+
+    @classmethod
+    def _of_model(cls, model: Model) -> Self:
+        """The estimator of a model file."""
+        known = set(cls().get_params())
+        new = cls(**{k: v for k, v in model.settings.items() if k in known})
+        new._adopt(model)
+        return new
+
+    def _adopt(self, model: Model) -> None:
+        """Derive the fitted attributes, in data units."""
+        names = tuple(getattr(self, "feature_names_in_", model.feature_names))
+        settings = {k: v for k, v in self.get_params().items() if isinstance(v, bool | int | float | str)}
+        self._model = Model(**{**vars(model), "feature_names": names, "settings": {**settings, **model.settings}})
+        parameters, frame = model.in_data_units(), model.frame
+        covariance = parameters.covariance
+        in_frame = covariance.precision_cholesky(model.parameters.covariances)
+        cholesky = covariance.rescale_cholesky(in_frame, frame.scale)
+        dtype = model.dtype if model.dtype.kind == "f" else np.dtype(np.float64)
+        self.weights_ = parameters.weights.astype(dtype)
+        self.means_ = parameters.means.astype(dtype)
+        self.covariances_ = parameters.covariances.astype(dtype)
+        self.precisions_cholesky_ = cholesky.astype(dtype)
+        self.precisions_ = covariance.precisions(cholesky).astype(dtype)
+        self.converged_ = model.converged
+        self.n_iter_ = model.n_iter
+        self.lower_bounds_ = list(model.history)
+        self.lower_bound_ = model.history[-1] if model.history else -np.inf
+        self.n_features_in_ = parameters.n_features
+        if names:
+            self.feature_names_in_ = np.array(names, dtype=object)
+
+    def _settings(self, source: Source) -> tuple[Settings, bool]:
+        covariance = covariance_type(self.covariance_type)
+        start = user_start(
+            covariance,
+            self.n_components,
+            source.n_features,
+            weights=self.weights_init,
+            means=self.means_init,
+            precisions=self.precisions_init,
+        )
+        if self.warm_start and hasattr(self, "_model"):
+            last = self._model.in_data_units()
+            if last.means.shape == (self.n_components, source.n_features) and last.covariance is covariance:
+                start = Start(last.weights, last.means, last.covariances)
+        settings = Settings(
+            n_components=int(self.n_components),
+            covariance_type=self.covariance_type,
+            tol=float(self.tol),
+            reg_covar=float(self.reg_covar),
+            reg_relative=float(self.reg_relative),
+            max_iter=int(self.max_iter),
+            n_init=int(self.n_init),
+            init_params=self.init_params,
+            seed=0 if self.random_state is None else _seed(self.random_state),
+            start=start,
+        )
+        return settings, self.random_state is not None
+
+    def _check_parameters(self) -> None:
+        covariance_type(self.covariance_type)
+        if self.init_params not in INIT_PARAMS:
+            msg = f"init_params is {self.init_params!r}; it must be one of {', '.join(INIT_PARAMS)}"
+            raise InvalidParameter(msg)
+        for name, kind, low in _RANGES:
+            value: Any = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or not low <= value < np.inf:
+                what = "an integer" if kind is Integral else "a number"
+                msg = f"{name} is {value!r}; it must be {what} of at least {low}"
+                raise InvalidParameter(msg)
+
+    def _source(self, X: Any) -> Source:
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        source = open_source(X)
+        if source.n_features != self.n_features_in_:
+            msg = (
+                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+            raise ShapeMismatch(msg)
+        return source
+
+    def _per_row(self, X: Any, quantity: Quantity) -> Any:
+        source = self._source(X)
+        return per_row(source, PreparedEStep(self._model.components(), self._model.frame), quantity)
+
+    def _total_score(self, X: Any, sample_weight: Any = None) -> Score:
+        source = self._source(X)
+        weights = None
+        if sample_weight is not None:
+            weights = open_weights(sample_weight, source.n_rows, source.bounds)
+        with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
+            total: Score = Passes(source, weights, scheduler).run(self._model.score_work())
+        return total
+
+
+_FITTED = (
+    "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
+    "converged_", "n_iter_", "lower_bound_", "lower_bounds_",
+)  # fmt: skip
+_RANGES: tuple[tuple[str, Any, float], ...] = (
+    ("n_components", Integral, 1),
+    ("tol", Real, 0),
+    ("reg_covar", Real, 0),
+    ("reg_relative", Real, 0),
+    ("max_iter", Integral, 0),
+    ("n_init", Integral, 1),
+    ("verbose_interval", Integral, 1),
+)
+
+
+def _seed(random_state: Any) -> int:
+    """One number from whatever scikit-learn and NumPy take for a random state."""
+    if isinstance(random_state, int | np.integer):
+        if not 0 <= random_state < 2**63:
+            msg = f"random_state is {random_state}; it must be between 0 and 2**63 - 1"
+            raise InvalidParameter(msg)
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**32))
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def load(path: str | Path) -> GaussianMixture:
+    """Read a model file that `GaussianMixture.save` or ``dgmm fit`` wrote; nothing in it is executed.
+
+    Raises
+    ------
+    SourceNotFound
+        There is no such file.
+    ForeignFile, CorruptFile, NewerSchema
+        It cannot be used.
+    """
+    return GaussianMixture._of_model(Model.load(path))

@@ -1,0 +1,76 @@
+"""When EM has converged, when a solution has collapsed, and what a model costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dgmm.mixture.components import Components
+from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.expectation import EStep
+
+_STEPS = 3
+_ROUNDING = 16 * np.finfo(np.float64).eps
+
+
+def converged(history: Sequence[float], tol: float) -> bool:
+    """Whether what EM could still gain is below `tol`.
+
+    With gain ratios a = gain / previous gain, the log-likelihood still to come is gain a / (1 - a) (Aitken;
+    Boehning et al. 1994, Ann. Inst. Statist. Math. 46). That estimate has to be below `tol` in three successive
+    steps with 0 <= a < 1. A gain below the rounding of the mean log-likelihood ends the fit in any case.
+
+    Parameters
+    ----------
+    history : sequence of float
+        Mean log-likelihood per row after each iteration.
+    tol : float
+        Per row.
+    """
+    if len(history) < 2:
+        return False
+    gains = np.diff(np.asarray(history[-_STEPS - 2 :]))
+    if abs(gains[-1]) <= _ROUNDING * max(abs(history[-1]), 1.0):
+        return True
+    if len(gains) < _STEPS + 1:
+        return False
+    ratios = gains[1:] / gains[:-1]
+    if not np.all((ratios >= 0) & (ratios < 1)):
+        return False
+    remaining = np.abs(gains[1:] * ratios / (1 - ratios))
+    return bool(np.all(remaining < tol))
+
+
+def collapsed(components: Components, step: EStep, rows: Array) -> list[int]:
+    """The components that rest on too few distinct rows to be a density.
+
+    Their effective number of rows (sum r)^2 / sum r^2 is below 2 D + 1, or the smallest eigenvalue of their
+    covariance is at the rounding of the frame.
+
+    Parameters
+    ----------
+    components, step
+        The mixture and its E-step.
+    rows : ndarray (n, D)
+        In data units.
+    """
+    k, d = components.parameters.means.shape
+    total, squares = np.zeros(k), np.zeros(k)
+    for _, _, responsibilities in step.posterior(rows):
+        total += responsibilities.sum(axis=1)
+        squares += np.einsum("kb,kb->k", responsibilities, responsibilities)
+    effective = total**2 / np.maximum(squares, np.finfo(np.float64).tiny)
+    steepest = components.parameters.covariance.largest_precision(components.precision_cholesky, k)
+    bad = (effective < min(2 * d + 1, len(rows))) | (steepest > 1.0 / np.finfo(np.float64).eps)
+    return [int(i) for i in np.flatnonzero(bad)]
+
+
+def bic(log_likelihood: float, n_parameters: int, weight: float) -> float:
+    """Bayesian information criterion of the total log-likelihood; lower is better."""
+    return float(-2 * log_likelihood + n_parameters * np.log(weight))
+
+
+def aic(log_likelihood: float, n_parameters: int) -> float:
+    """Akaike information criterion of the total log-likelihood; lower is better."""
+    return -2 * log_likelihood + 2 * n_parameters

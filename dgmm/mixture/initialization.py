@@ -1,0 +1,180 @@
+"""Starts for EM, on rows that are in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+
+from dgmm.errors import InvalidParameter
+from dgmm.mixture.covariance_type import Array, CovarianceType
+from dgmm.mixture.expectation import tile_rows
+from dgmm.mixture.maximization import m_step
+from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.statistics import SufficientStatistics
+
+INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+
+
+def start(
+    rows: Array,
+    weights: Array | None,
+    n_components: int,
+    covariance: CovarianceType,
+    init_params: str,
+    ridge: Array,
+    rng: np.random.Generator,
+) -> Parameters:
+    """A start for EM.
+
+    Parameters
+    ----------
+    rows : ndarray (m, D)
+        A sample of the data, in the frame.
+    weights : ndarray (m,) or None
+        Sample weights.
+    n_components : int
+        K.
+    covariance : CovarianceType
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}
+        `kmeans`: the clusters of k-means; `k-means++`: the rows nearest to each of its seeds; both on whitened
+        rows, since Euclidean distance misleads where features correlate. `random_from_data`: random rows as
+        means with the covariance of all rows. `random`: random responsibilities.
+    ridge : ndarray (D,)
+        Added to the variances.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    InvalidParameter
+        There is no such `init_params`.
+    """
+    if init_params not in INIT_PARAMS:
+        msg = f"init_params is {init_params!r}; it must be one of {', '.join(INIT_PARAMS)}"
+        raise InvalidParameter(msg)
+    w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
+    usable = np.flatnonzero(w > 0)
+    rows, w = rows[usable], w[usable]
+    everything = _one_component(rows, w, covariance, ridge)
+    if init_params == "random":
+        return _from_random_responsibilities(rows, w, everything, n_components, ridge, rng)
+    if init_params == "random_from_data":
+        chosen = rng.choice(len(rows), n_components, replace=False, p=w / w.sum())
+        return _around(rows[chosen], everything)
+    white = rows if covariance.isotropic else _whitened(rows, w)
+    seed = int(rng.integers(2**31))
+    if init_params == "kmeans":
+        with warnings.catch_warnings():
+            # Fewer distinct rows than clusters: the empty ones keep the covariance of all rows.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            labels = KMeans(n_components, n_init=1, random_state=seed).fit(white, sample_weight=w).labels_
+        centres = rows[rng.choice(len(rows), n_components)]
+    else:
+        _, seeds = kmeans_plusplus(white, n_components, sample_weight=w, random_state=seed)
+        labels = np.concatenate([_nearest(tile, white[seeds]) for tile in _tiles(white, n_components)])
+        centres = rows[seeds]
+    return _from_labels(rows, w, labels, _around(centres, everything), ridge)
+
+
+def _tiles(rows: Array, n_components: int) -> Iterator[Array]:
+    size = tile_rows(n_components, rows.shape[1])
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def _nearest(rows: Array, seeds: Array) -> Array:
+    distances = np.sum(seeds**2, axis=1) - 2 * rows @ seeds.T
+    nearest: Array = distances.argmin(axis=1)
+    return nearest
+
+
+def _whitened(rows: Array, weights: Array) -> Array:
+    """Rows in coordinates in which their covariance is the identity; directions without spread vanish."""
+    mean = np.average(rows, axis=0, weights=weights)
+    delta = rows - mean
+    values, vectors = np.linalg.eigh((delta.T * weights) @ delta / weights.sum())
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    if not kept.any():
+        return delta
+    white: Array = delta @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return white
+
+
+def _statistics(
+    rows: Array, responsibilities: Array, centres: Array, covariance: CovarianceType
+) -> SufficientStatistics:
+    """Moments of rows about centres (K, D), given responsibilities (K, m) that already hold the weights."""
+    first, second = [], []
+    for centre, r in zip(centres, responsibilities, strict=True):
+        inside = r > 0
+        delta = (rows[inside] - centre).T
+        first.append(delta @ r[inside])
+        second.append(covariance.second_moment(delta, r[inside]))
+    moments = np.array(second)
+    if covariance.pooled:
+        moments = moments.sum(axis=0, keepdims=True)
+    counts = responsibilities.sum(axis=1)
+    return SufficientStatistics(centres, counts, np.array(first), moments, 0.0, float(counts.sum()))
+
+
+def _one_component(rows: Array, weights: Array, covariance: CovarianceType, ridge: Array) -> Parameters:
+    d = rows.shape[1]
+    mean = np.average(rows, axis=0, weights=weights)[None]
+    statistics = _statistics(rows, weights[None], mean, covariance)
+    empty = Parameters(covariance, np.ones(1), mean, np.empty(covariance.shape(1, d)))
+    return m_step(statistics, empty, ridge)
+
+
+def _around(means: Array, everything: Parameters) -> Parameters:
+    """Equal weights, these means, and the covariance of all rows."""
+    k, d = means.shape
+    shape = everything.covariance.shape(k, d)
+    covariances = np.broadcast_to(everything.covariances, shape).copy()
+    return Parameters(everything.covariance, np.full(k, 1 / k), means, covariances)
+
+
+def _from_labels(rows: Array, weights: Array, labels: Array, fallback: Parameters, ridge: Array) -> Parameters:
+    """Each component from its own rows; where they are too few for a covariance, that of all rows."""
+    k, d = fallback.means.shape
+    centres = fallback.means.copy()
+    counts, first, second, few = np.zeros(k), np.zeros((k, d)), [], np.zeros(k, dtype=bool)
+    covariance = fallback.covariance
+    for i in range(k):
+        inside = labels == i
+        few[i] = inside.sum() < 2 * d + 1
+        if inside.any():
+            centres[i] = np.average(rows[inside], axis=0, weights=weights[inside])
+        delta = (rows[inside] - centres[i]).T
+        counts[i] = weights[inside].sum()
+        first[i] = delta @ weights[inside]
+        second.append(covariance.second_moment(delta, weights[inside]))
+    moments = np.array(second)
+    if covariance.pooled:
+        moments = moments.sum(axis=0, keepdims=True)
+    statistics = SufficientStatistics(centres, counts, first, moments, 0.0, float(counts.sum()))
+    found = m_step(statistics, fallback, ridge)
+    covariances = found.covariances
+    if not covariance.pooled:
+        covariances[few] = fallback.covariances[few]
+    floor = 1.0 / (2 * weights.sum())
+    share = np.maximum(found.weights, floor)
+    return Parameters(covariance, share / share.sum(), found.means, covariances)
+
+
+def _from_random_responsibilities(
+    rows: Array, weights: Array, everything: Parameters, k: int, ridge: Array, rng: np.random.Generator
+) -> Parameters:
+    total: SufficientStatistics | None = None
+    centres = np.repeat(everything.means, k, axis=0)
+    size = tile_rows(k, rows.shape[1])
+    for first in range(0, len(rows), size):
+        tile = slice(first, first + size)
+        drawn = rng.random((k, len(rows[tile])))
+        drawn *= weights[tile] / drawn.sum(axis=0)
+        part = _statistics(rows[tile], drawn, centres, everything.covariance)
+        total = part if total is None else total + part
+    assert total is not None  # noqa: S101  there are rows
+    return m_step(total, _around(centres, everything), ridge)

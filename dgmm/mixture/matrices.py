@@ -1,0 +1,174 @@
+"""Covariances that are D x D matrices: full (one a component) and tied (one for all)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined
+
+
+def _factor(covariance: Array, component: int) -> Array:
+    d = len(covariance)
+    try:
+        lower = cholesky(covariance, lower=True)
+    except (LinAlgError, ValueError):
+        variances = np.diagonal(covariance)
+        feature = int(np.argmin(np.where(np.isfinite(variances), variances, -np.inf)))
+        raise ill_defined(component, f"feature {feature} has the smallest variance in it") from None
+    upper: Array = solve_triangular(lower, np.eye(d), lower=True).T
+    return upper
+
+
+class _Matrix(CovarianceType):
+    """What full and tied share: covariances are D x D matrices."""
+
+    def n_quadratic(self, d: int) -> int:
+        return d * (d + 1) // 2
+
+    def second_moment(self, delta: Array, r: Array) -> Array:
+        scatter = (delta * r) @ delta.T
+        packed: Array = scatter[np.triu_indices(len(delta))]
+        return packed
+
+    def outer(self, a: Array, b: Array) -> Array:
+        i, j = np.triu_indices(a.shape[-1])
+        product: Array = (a[..., i] * b[..., j] + a[..., j] * b[..., i]) / 2
+        return product
+
+    def unpack(self, packed: Array, d: int) -> Array:
+        """Symmetric matrices (..., D, D) from their upper triangles (..., Q)."""
+        i, j = np.triu_indices(d)
+        out = np.empty((*packed.shape[:-1], d, d))
+        out[..., i, j] = packed
+        out[..., j, i] = packed
+        return out
+
+    def precisions(self, precision_cholesky: Array) -> Array:
+        product: Array = precision_cholesky @ np.swapaxes(precision_cholesky, -1, -2)
+        return product
+
+    def precision_times(self, precisions: Array, vectors: Array) -> Array:
+        product: Array = np.matmul(precisions, vectors[..., None])[..., 0]
+        return product
+
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        inverse: Array = np.linalg.inv(precisions)
+        return (inverse + np.swapaxes(inverse, -1, -2)) / 2
+
+    def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
+        scaled: Array = precision_cholesky / factor[:, None]
+        return scaled
+
+    def rescale(self, covariances: Array, factor: Array) -> Array:
+        scaled: Array = covariances * factor[:, None] * factor
+        return scaled
+
+
+class Full(_Matrix):
+    name = "full"
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k, d, d)
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d * (d + 1) // 2
+
+    def n_features(self, d: int) -> int:
+        return d * (d + 1) // 2 + d + 1
+
+    def fill_quadratic(self, z: Array, out: Array) -> None:
+        start = 0
+        for i in range(len(z)):
+            stop = start + len(z) - i
+            np.multiply(z[i:], z[i], out=out[start:stop])
+            start = stop
+
+    def quadratic_coefficients(self, precisions: Array) -> Array:
+        i, j = np.triu_indices(precisions.shape[-1])
+        coefficients: Array = np.where(i == j, -0.5, -1.0) * precisions[:, i, j]
+        return coefficients
+
+    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
+        white: Array = precision_cholesky[k].T @ delta
+        return white
+
+    def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
+        k, d = shift.shape
+        packed = second / counts[:, None] - self.outer(shift, shift)
+        covariances = self.unpack(packed, d)
+        covariances.reshape(k, d * d)[:, :: d + 1] += ridge
+        return covariances
+
+    def precision_cholesky(self, covariances: Array) -> Array:
+        return np.stack([_factor(covariance, k) for k, covariance in enumerate(covariances)])
+
+    def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
+        total: Array = np.log(np.diagonal(precision_cholesky, axis1=1, axis2=2)).sum(axis=1)
+        return total
+
+    def largest_precision(self, precision_cholesky: Array, k: int) -> Array:
+        largest: Array = np.linalg.norm(precision_cholesky, 2, axis=(1, 2)) ** 2
+        return largest
+
+    def full(self, covariances: Array, k: int, d: int) -> Array:
+        return covariances
+
+    def colour(self, noise: Array, covariances: Array, k: int) -> Array:
+        coloured: Array = noise @ cholesky(covariances[k], lower=True).T
+        return coloured
+
+
+class Tied(_Matrix):
+    name = "tied"
+    pooled = True
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (d, d)
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return d * (d + 1) // 2
+
+    def n_features(self, d: int) -> int:
+        # With one precision the quadratic term is the same for every component and cancels in the softmax.
+        return d + 1
+
+    def fill_quadratic(self, z: Array, out: Array) -> None:
+        pass
+
+    def quadratic_coefficients(self, precisions: Array) -> Array:
+        return np.empty((1, 0))
+
+    def shared_log_density(self, precisions: Array, second: Array) -> float:
+        i, j = np.triu_indices(len(precisions))
+        return -0.5 * float((np.where(i == j, 1.0, 2.0) * precisions[i, j]) @ second[0])
+
+    def row_log_density(self, precision_cholesky: Array, z: Array) -> Array:
+        white = precision_cholesky.T @ z
+        quadratic: Array = -0.5 * np.einsum("db,db->b", white, white)
+        return quadratic
+
+    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
+        white: Array = precision_cholesky.T @ delta
+        return white
+
+    def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
+        d = shift.shape[1]
+        packed = (second[0] - counts @ self.outer(shift, shift)) / counts.sum()
+        return self.unpack(packed, d) + np.diag(ridge)
+
+    def precision_cholesky(self, covariances: Array) -> Array:
+        return _factor(covariances, 0)
+
+    def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
+        return np.full(k, np.log(np.diagonal(precision_cholesky)).sum())
+
+    def largest_precision(self, precision_cholesky: Array, k: int) -> Array:
+        return np.full(k, np.linalg.norm(precision_cholesky, 2) ** 2)
+
+    def full(self, covariances: Array, k: int, d: int) -> Array:
+        return np.broadcast_to(covariances, (k, d, d))
+
+    def colour(self, noise: Array, covariances: Array, k: int) -> Array:
+        coloured: Array = noise @ cholesky(covariances, lower=True).T
+        return coloured

@@ -1,0 +1,75 @@
+"""Weights, means and covariances of a mixture: an immutable value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgmm.mixture.covariance_type import Array, CovarianceType
+from dgmm.mixture.frame import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """A Gaussian mixture of K components in D dimensions.
+
+    Attributes
+    ----------
+    covariance : CovarianceType
+    weights : ndarray (K,)
+        Positive, summing to 1.
+    means : ndarray (K, D)
+    covariances : ndarray
+        In the shape of the covariance type.
+    """
+
+    covariance: CovarianceType
+    weights: Array
+    means: Array
+    covariances: Array
+
+    @property
+    def n_components(self) -> int:
+        """K."""
+        return len(self.means)
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return int(self.means.shape[1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: K - 1 weights, K D means, and the covariances."""
+        k, d = self.means.shape
+        return int(k - 1 + k * d) + self.covariance.n_parameters(k, d)
+
+    def to_data(self, frame: Frame) -> Parameters:
+        """The same mixture in data units, of parameters that are in `frame`."""
+        means = self.means * frame.scale + frame.shift
+        covariances = self.covariance.rescale(self.covariances, frame.scale)
+        return Parameters(self.covariance, self.weights, means, covariances)
+
+    def to_frame(self, frame: Frame) -> Parameters:
+        """The same mixture in `frame`, of parameters that are in data units."""
+        means = (self.means - frame.shift) / frame.scale
+        covariances = self.covariance.rescale(self.covariances, 1.0 / frame.scale)
+        return Parameters(self.covariance, self.weights, means, covariances)
+
+    def sample(self, n_rows: int, rng: np.random.Generator) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows, ordered by component.
+
+        Returns
+        -------
+        rows : ndarray (n_rows, D)
+        labels : ndarray (n_rows,)
+            The component of each row, ascending.
+        """
+        counts = rng.multinomial(n_rows, self.weights / self.weights.sum())
+        parts = [
+            mean + self.covariance.colour(rng.standard_normal((n, self.n_features)), self.covariances, k)
+            for k, (mean, n) in enumerate(zip(self.means, counts, strict=True))
+        ]
+        return np.concatenate(parts), np.repeat(np.arange(self.n_components), counts)

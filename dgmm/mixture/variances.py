@@ -1,0 +1,163 @@
+"""Covariances that are variances: diag (one a feature and component) and spherical (one a component)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined
+
+
+def _inverse_root(variances: Array) -> Array:
+    bad = ~(variances > 0)
+    if bad.any():
+        index = np.argwhere(bad)[0]
+        where = f"feature {index[1]} has no variance in it" if len(index) > 1 else "it has no variance"
+        raise ill_defined(int(index[0]), where)
+    root: Array = 1.0 / np.sqrt(variances)
+    return root
+
+
+class _Variances(CovarianceType):
+    """What diag and spherical share: features are independent within a component."""
+
+    def precision_cholesky(self, covariances: Array) -> Array:
+        return _inverse_root(covariances)
+
+    def precisions(self, precision_cholesky: Array) -> Array:
+        squared: Array = precision_cholesky**2
+        return squared
+
+    def precision_times(self, precisions: Array, vectors: Array) -> Array:
+        product: Array = precisions.reshape(len(vectors), -1) * vectors
+        return product
+
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        inverse: Array = 1.0 / precisions
+        return inverse
+
+
+class Diag(_Variances):
+    name = "diag"
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k, d)
+
+    def n_quadratic(self, d: int) -> int:
+        return d
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d
+
+    def n_features(self, d: int) -> int:
+        return 2 * d + 1
+
+    def fill_quadratic(self, z: Array, out: Array) -> None:
+        np.multiply(z, z, out=out)
+
+    def quadratic_coefficients(self, precisions: Array) -> Array:
+        coefficients: Array = -0.5 * precisions
+        return coefficients
+
+    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
+        white: Array = delta * precision_cholesky[k][:, None]
+        return white
+
+    def second_moment(self, delta: Array, r: Array) -> Array:
+        moment: Array = (delta * delta) @ r
+        return moment
+
+    def outer(self, a: Array, b: Array) -> Array:
+        product: Array = a * b
+        return product
+
+    def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
+        variances: Array = second / counts[:, None] - shift**2 + ridge
+        return variances
+
+    def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
+        total: Array = np.log(precision_cholesky).sum(axis=1)
+        return total
+
+    def largest_precision(self, precision_cholesky: Array, k: int) -> Array:
+        largest: Array = precision_cholesky.max(axis=1) ** 2
+        return largest
+
+    def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
+        scaled: Array = precision_cholesky / factor
+        return scaled
+
+    def rescale(self, covariances: Array, factor: Array) -> Array:
+        scaled: Array = covariances * factor * factor
+        return scaled
+
+    def full(self, covariances: Array, k: int, d: int) -> Array:
+        matrices: Array = covariances[:, :, None] * np.eye(d)
+        return matrices
+
+    def colour(self, noise: Array, covariances: Array, k: int) -> Array:
+        coloured: Array = noise * np.sqrt(covariances[k])
+        return coloured
+
+
+class Spherical(_Variances):
+    name = "spherical"
+    isotropic = True
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k,)
+
+    def n_quadratic(self, d: int) -> int:
+        return 1
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k
+
+    def n_features(self, d: int) -> int:
+        return d + 2
+
+    def fill_quadratic(self, z: Array, out: Array) -> None:
+        np.einsum("db,db->b", z, z, out=out[0])
+
+    def quadratic_coefficients(self, precisions: Array) -> Array:
+        coefficients: Array = -0.5 * precisions[:, None]
+        return coefficients
+
+    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
+        white: Array = delta * precision_cholesky[k]
+        return white
+
+    def second_moment(self, delta: Array, r: Array) -> Array:
+        return np.array([np.einsum("db,db->b", delta, delta) @ r])
+
+    def outer(self, a: Array, b: Array) -> Array:
+        product: Array = np.sum(a * b, axis=-1, keepdims=True)
+        return product
+
+    def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
+        total = second[:, 0] / counts - np.sum(shift**2, axis=1)
+        variances: Array = total / shift.shape[1] + ridge.mean()
+        return variances
+
+    def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
+        total: Array = d * np.log(precision_cholesky)
+        return total
+
+    def largest_precision(self, precision_cholesky: Array, k: int) -> Array:
+        largest: Array = precision_cholesky**2
+        return largest
+
+    def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
+        scaled: Array = precision_cholesky / factor[0]
+        return scaled
+
+    def rescale(self, covariances: Array, factor: Array) -> Array:
+        scaled: Array = covariances * factor[0] ** 2
+        return scaled
+
+    def full(self, covariances: Array, k: int, d: int) -> Array:
+        matrices: Array = covariances[:, None, None] * np.eye(d)
+        return matrices
+
+    def colour(self, noise: Array, covariances: Array, k: int) -> Array:
+        coloured: Array = noise * np.sqrt(covariances[k])
+        return coloured
