@@ -1,8 +1,10 @@
 """Gaussian mixture models for data that does not fit in memory."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from dgmm.estimator import GaussianMixture, load
+if TYPE_CHECKING:
+    from dgmm.estimator import GaussianMixture, load
 
 try:
     __version__ = version("dgmm")
@@ -10,3 +12,13 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "unknown"
 
 __all__ = ["GaussianMixture", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn takes seconds to import; the command line wants to hear signals before that.
+    if name in ("GaussianMixture", "load"):
+        from dgmm import estimator
+
+        return getattr(estimator, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -22,6 +22,7 @@ from dgmm.engine.passes import Passes
 from dgmm.engine.rowwise import Quantity, per_row
 from dgmm.engine.run import Observer, fit_model
 from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.engine.validity import naming_chunks
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.criteria import aic, bic
@@ -171,17 +172,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         DgmmError
             One of the tree in `dgmm.errors`; what can be checked is checked before a pass is spent.
         """
-        self._check_parameters()
-        source = open_source(X, missing_chunks=missing_chunks)
-        if source.n_rows < self.n_components:
-            msg = (
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {source.n_rows}; use fewer components"
-            )
-            raise ShapeMismatch(msg)
-        weights = None
-        if sample_weight is not None:
-            weights = open_weights(sample_weight, source.n_rows, source.bounds, missing_chunks=missing_chunks)
+        source, weights = self._open(X, sample_weight, missing_chunks)
         settings, seed_is_given = self._settings(source)
         if observer is None and self.verbose:
             observer = ProgressLog(every=self.verbose_interval, timed=self.verbose > 1)
@@ -336,6 +327,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if names:
             self.feature_names_in_ = np.array(names, dtype=object)
 
+    def _open(
+        self, X: Any, sample_weight: Any = None, missing_chunks: Missing = "error"
+    ) -> tuple[Source, Source | None]:
+        """Check everything that takes no pass to check, and open the data."""
+        self._check_parameters()
+        source = open_source(X, missing_chunks=missing_chunks)
+        if source.n_rows < self.n_components:
+            msg = (
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {source.n_rows}; use fewer components"
+            )
+            raise ShapeMismatch(msg)
+        weights = None
+        if sample_weight is not None:
+            weights = open_weights(sample_weight, source.n_rows, source.bounds, missing_chunks=missing_chunks)
+        return source, weights
+
     def _settings(self, source: Source) -> tuple[Settings, bool]:
         covariance = covariance_type(self.covariance_type)
         start = user_start(
@@ -397,7 +405,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         weights = None
         if sample_weight is not None:
             weights = open_weights(sample_weight, source.n_rows, source.bounds)
-        with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
+        local = scheduler_for(local=source.local)
+        with one_blas_thread(), naming_chunks(source), local as scheduler:
             total: Score = Passes(source, weights, scheduler).run(self._model.score_work())
         return total
 

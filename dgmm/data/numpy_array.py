@@ -14,11 +14,12 @@ from dgmm.data.source import Source
 from dgmm.errors import InvalidData, UnsupportedDtype
 
 BLOCK_VALUES = 2**18  # 2 MiB of float64
-MIN_ROWS, MAX_ROWS = 64, 65536
+# Fewer rows than about half the features would spend more on adding D x D statistics than on the rows.
+MIN_ROWS, MAX_ROWS = 1024, 65536
 
 
 def block_rows(n_features: int) -> int:
-    """Rows of a block: a power of two that makes 1-2 MiB of float64, between 64 and 65536."""
+    """Rows of a block: a power of two that makes 1-2 MiB of float64, between 1024 and 65536."""
     fitting = max(1, BLOCK_VALUES // n_features)
     return max(MIN_ROWS, min(MAX_ROWS, 1 << (fitting.bit_length() - 1)))
 

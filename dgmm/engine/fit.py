@@ -243,6 +243,8 @@ class Fit:
         rng = np.random.default_rng([s.seed, index])
         rows = frame.apply(found.rows)
         drawn = start(rows, found.weights, s.n_components, s.covariance, s.init_params, self._em.ridge, rng)
+        if all(part is None for part in vars(given).values()):
+            return EMState(drawn)
         return EMState(given.parameters(s.covariance, drawn.to_data(frame)).to_frame(frame))
 
     def _restarts(self) -> Iterator[Event]:

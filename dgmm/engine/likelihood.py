@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgmm.engine.passes import BlockFunction, Rows
+from dgmm.engine.validity import check_finite, check_weights
 from dgmm.mixture.components import Components
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
@@ -79,6 +80,9 @@ class ScoreWork(PreparedEStep):
         step = EStep(self.components, self.frame)
 
         def score(first: int, rows: Rows, weights: Rows | None) -> Score:
+            check_finite(first, rows)
+            if weights is not None:
+                check_weights(first, weights)
             total = 0.0
             for tile, density, _ in step.posterior(rows):
                 total += float(density.sum() if weights is None else weights[tile] @ density)

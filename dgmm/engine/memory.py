@@ -7,7 +7,7 @@ from dask.utils import format_bytes
 from dgmm.data.source import Source
 from dgmm.engine.scheduling import Scheduler
 from dgmm.errors import NotEnoughMemory
-from dgmm.mixture.components import MAX_FEATURES
+from dgmm.mixture.components import two_gemms_pay
 from dgmm.mixture.covariance_type import CovarianceType
 from dgmm.mixture.expectation import tile_rows
 
@@ -39,8 +39,8 @@ def thread_bytes(
     if weights is not None:
         reading += weights.read_bytes + block_rows * 8
     features = covariance.n_features(d)
-    if features > MAX_FEATURES:
-        features = 4 * d
+    if not two_gemms_pay(k, d, features):
+        features = d
     tile = tile_rows(k, features)
     buffers = (features + 2 * k + 4 * d) * min(tile, block_rows) * 8
     statistics = (2 * k * d + k * covariance.n_quadratic(d) + k) * 8

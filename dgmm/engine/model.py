@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dgmm.engine import archive
 from dgmm.engine.likelihood import ScoreWork
-from dgmm.errors import CorruptFile
+from dgmm.errors import CorruptFile, SourceNotFound
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.expectation import EStep
@@ -111,7 +111,11 @@ class Model:
         ForeignFile, CorruptFile, NewerSchema
             It cannot be used.
         """
-        header, arrays = archive.read(Path(path), KIND)
+        try:
+            header, arrays = archive.read(Path(path), KIND)
+        except FileNotFoundError as error:
+            msg = f"There is no model file at {path}. Check the path, or fit a model first."
+            raise SourceNotFound(msg) from error
         try:
             return cls(
                 parameters=parameters_from(header["covariance_type"], arrays),

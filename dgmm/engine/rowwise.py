@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dgmm.data.source import Source, iter_blocks
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.scheduling import limit_worker_blas, one_blas_thread
+from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.mixture.expectation import EStep
 
 Quantity = Literal["labels", "responsibilities", "log_density"]
@@ -57,9 +58,9 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
     quantity : {'labels', 'responsibilities', 'log_density'}
     """
     if source.local:
-        with one_blas_thread():
+        with one_blas_thread(), naming_chunks(source):
             stored = iter_blocks(source.block_input(0, source.n_blocks))
-            return np.concatenate([describe(rows, prepared, [quantity])[quantity] for _, rows in stored])
+            return np.concatenate([_described(first, rows, prepared, quantity) for first, rows in stored])
     import dask.array as da
     from dask.delayed import delayed
 
@@ -80,5 +81,10 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
 
 def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> Any:
     limit_worker_blas()
-    ((_, rows),) = iter_blocks(received)
+    ((first, rows),) = iter_blocks(received)
+    return _described(first, rows, prepared, quantity)
+
+
+def _described(first: int, rows: NDArray[np.floating], prepared: PreparedEStep, quantity: Quantity) -> Any:
+    check_finite(first, rows)
     return describe(rows, prepared, [quantity])[quantity]

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.sample import Sample, SamplingRule
-from dgmm.errors import InvalidWeights, NonFiniteData
+from dgmm.engine.validity import check_finite, check_weights, naming_chunks
+from dgmm.errors import InvalidData, InvalidWeights
 from dgmm.mixture.frame import Frame
 
 _RADIUS_QUANTILE = 0.999
+# Components may be narrower than the data, and precisions are inverse variances.
+_LARGEST_VARIANCE = 1e280
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +43,12 @@ class Summary:
     def __add__(self, other: Summary) -> Summary:
         weight = self.weight + other.weight
         share = other.weight / weight if weight > 0 else 0.0
-        between = other.mean - self.mean
-        return Summary(
-            weight,
-            self.mean + between * share,
-            self.squares + other.squares + between**2 * (self.weight * share),
-            self.sample + other.sample,
-            (self.digest + other.digest) % 2**256,
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # `_check_variance` looks for it
+            between = other.mean - self.mean
+            mean = self.mean + between * share
+            squares = self.squares + other.squares + between**2 * (self.weight * share)
+        digest = (self.digest + other.digest) % 2**256
+        return Summary(weight, mean, squares, self.sample + other.sample, digest)
 
 
 class ScanWork:
@@ -73,9 +74,9 @@ class ScanWork:
         return self._summarise
 
     def _summarise(self, first: int, rows: Rows, weights: Rows | None) -> Summary:
-        _check_finite(first, rows)
+        check_finite(first, rows)
         if weights is not None:
-            _check_weights(first, weights)
+            check_weights(first, weights)
         digest = 0
         if self._hash_content:
             parts = (rows,) if weights is None else (rows, weights)
@@ -83,8 +84,15 @@ class ScanWork:
             for part in parts:
                 state.update(np.ascontiguousarray(part).data)
             digest = int.from_bytes(state.digest(), "big")
-        w = None if weights is None else weights.astype(np.float64)
-        weight = float(len(rows)) if w is None else float(w.sum())
+        sample = Sample.of_block(first, rows, weights, self._rule)
+        return Summary(*_moments(rows, weights), sample, digest)
+
+
+def _moments(rows: Rows, weights: Rows | None) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Weight, mean, and weighted sum of squared differences to it; `_check_variance` looks for overflow."""
+    w = None if weights is None else weights.astype(np.float64)
+    weight = float(len(rows)) if w is None else float(w.sum())
+    with np.errstate(over="ignore", invalid="ignore"):
         mean = rows.sum(axis=0, dtype=np.float64) if w is None else w @ rows.astype(np.float64)
         mean /= weight or 1.0
         squares = np.zeros_like(mean)
@@ -92,33 +100,21 @@ class ScanWork:
             delta = rows[tile : tile + 4096] - mean
             delta *= delta
             squares += delta.sum(axis=0) if w is None else w[tile : tile + 4096] @ delta
-        sample = Sample.of_block(first, rows, weights, self._rule)
-        return Summary(weight, mean, squares, sample, digest)
+    return weight, mean, squares
 
 
-def _check_finite(first: int, rows: Rows) -> None:
-    # One number tells for nearly every block; overflow of the sum is looked at again.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = rows.sum()
-    if np.isfinite(total):
-        return
-    bad = ~np.isfinite(rows)
+def _check_variance(variance: NDArray[np.float64], rows: Rows, name: str) -> None:
+    """Refuse features whose variances, or their inverses, a double cannot hold."""
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    bad = ~(variance < _LARGEST_VARIANCE) | ((variance < 1 / _LARGEST_VARIANCE) & (low < high))
     if bad.any():
-        row, feature = (int(i) for i in np.argwhere(bad)[0])
-        error = NonFiniteData(f"found {rows[row, feature]}")
-        error.value, error.row, error.feature = float(rows[row, feature]), first + row, feature
-        raise error
-
-
-def _check_weights(first: int, weights: Rows) -> None:
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+        feature = int(np.flatnonzero(bad)[0])
         msg = (
-            f"the sample weight of row {first + row} is {weights[row]}; weights must be finite and not negative. "
-            "Correct it, or give the row the weight 0 to leave it out."
+            f"feature {feature} of {name} has values from {low[feature]:.3g} to {high[feature]:.3g} in a sample: "
+            "squares of their differences leave the range of double precision. Multiply it by a constant that "
+            "brings them near 1."
         )
-        raise InvalidWeights(msg)
+        raise InvalidData(msg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,25 +160,21 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     ------
     NonFiniteData
         Names the chunk, row and feature.
+    InvalidData
+        A feature is so large or so small that its variance is not a double.
     InvalidWeights
         Names the row; or all weights are zero.
     """
     source = passes.source
     rule = SamplingRule.for_rows(sample_rows, seed, source.n_rows)
-    try:
+    with naming_chunks(source):
         summary: Summary = passes.run(ScanWork(rule, hash_content=source.delayed or _delayed(passes)))
-    except NonFiniteData as error:
-        if error.row is None:
-            raise
-        msg = (
-            f"the data contain {error.value} ({source.locate(error.row, error.feature)}); every value must be "
-            "finite. Remove or impute such rows, or give them the sample weight 0 and a finite value."
-        )
-        raise NonFiniteData(msg) from None
     if not summary.weight > 0:
         msg = "all sample weights are 0; at least one row must have a positive weight"
         raise InvalidWeights(msg)
     rows, weights = summary.sample.drawn()
+    variance = summary.squares / summary.weight
+    _check_variance(variance, rows, source.name)
     frame = Frame.from_sample(rows, isotropic=isotropic)
     distances = np.sum(frame.apply(rows) ** 2, axis=1)
     return Scan(
@@ -190,7 +182,7 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
         weight=summary.weight,
         frame=frame,
         mean=summary.mean,
-        variance=summary.squares / summary.weight,
+        variance=variance,
         rows=rows,
         weights=None if passes.weights is None else weights,
         complete=sample_rows >= source.n_rows,

@@ -188,12 +188,13 @@ class DistributedScheduler(Scheduler):
                     raise _LostPass(f"the client is {self.client.status}")  # noqa: EM102
                 self._wait_for_workers()
         except BaseException as error:
-            if future.status == "cancelled" and not isinstance(error, _LostPass):
-                raise _LostPass(str(error)) from error
-            raise
-        finally:
+            lost = future.status == "cancelled" and not isinstance(error, _LostPass)
+            # Interrupted or failed: workers need not finish what nobody waits for.
             with contextlib.suppress(Exception):
                 future.cancel()
+            if lost:
+                raise _LostPass(str(error)) from error
+            raise
 
     def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
         return _TopicReporter(self._topic)

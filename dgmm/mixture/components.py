@@ -17,17 +17,27 @@ from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.parameters import Parameters
 
 # Bounds on the error of a log-density that the two-GEMM kernel may make, at the radius that nearly all rows
-# are within. Measured errors are 0.005 to 0.8 of the bound.
+# are within. Errors are 0.005 to 0.8 of the bound in double precision; in single precision up to 0.33 of it
+# (D = 2 to 64), hence at most about 1e-4 a row.
 DOUBLE_TOLERANCE = 1e-9
-SINGLE_TOLERANCE = 1e-3
+SINGLE_TOLERANCE = 3.2e-4
 # A tile's own radius is that of the box around it, which overestimates; its rows are few.
 _TILE_SLACK = 16.0
-# Beyond this many features of the two-GEMM kernel the product matrix leaves the caches for good and one
-# triangular product a component is faster (benchmarks/kernel.py).
-MAX_FEATURES = 4753
+# The two GEMMs pay while they have fewer features than this a component and dimension (measured: full
+# covariances up to D of about 6 K), and while a tile of them fits a cache (benchmarks/kernels.py).
+FEATURES_PER_COMPONENT = 3
+MAX_FEATURES = 33153
+# A log-density below that of any row in a tile that the two-GEMM kernel may take; float32 holds it.
+_NO_DENSITY = -1e30
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 _EPS: dict[np.dtype[np.floating], float] = {_DOUBLE: 2.0**-52, _SINGLE: 2.0**-23}
 _TOLERANCE = {_DOUBLE: DOUBLE_TOLERANCE, _SINGLE: SINGLE_TOLERANCE}
+
+
+def two_gemms_pay(n_components: int, n_features: int, n_kernel_features: int) -> bool:
+    """Whether the two-GEMM kernel is the faster one for K components in D dimensions with F kernel features."""
+    most = min(FEATURES_PER_COMPONENT * n_components * n_features, MAX_FEATURES)
+    return n_kernel_features <= max(most, 2 * n_features + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,7 @@ class Components:
     log_constants : ndarray (K,)
         log w_k + log det C_k - D/2 log 2 pi.
     theta : ndarray (K, F)
-        Natural parameters.
+        Natural parameters; F is 0 where every component is centred.
     centres : ndarray (K, D)
         What the statistics of each component are about: zero, or its mean.
     centred : ndarray (K,) of bool
@@ -89,22 +99,26 @@ class Components:
         k, d = means.shape
         cholesky = covariance.precision_cholesky(parameters.covariances)
         precisions = covariance.precisions(cholesky)
-        steepest = covariance.largest_precision(cholesky, k)
+        steepest = np.full(k, np.inf)
+        if two_gemms_pay(k, d, covariance.n_features(d)):
+            steepest = covariance.largest_precision(cholesky, k)
         bound = _EPS[_DOUBLE] * max(radius_squared, 1.0) * steepest
         centred = ~(bound <= DOUBLE_TOLERANCE)
-        if covariance.n_features(d) > MAX_FEATURES or (covariance.pooled and centred.any()):
+        if covariance.pooled and centred.any():
             centred = np.ones(k, dtype=bool)
-        worst = steepest[~centred].max(initial=np.finfo(float).tiny)
+        worst = steepest[~centred].max(initial=np.finfo(float).eps)
         limits = {t: _TILE_SLACK * _TOLERANCE[t] / (eps * worst) for t, eps in _EPS.items()}
         if dtype != _SINGLE or centred.any() or limits[_SINGLE] < _TILE_SLACK * radius_squared:
             dtype = _DOUBLE
         with np.errstate(divide="ignore"):
             constants = np.log(parameters.weights) + covariance.log_det(cholesky, k, d)
         constants -= d / 2 * np.log(2 * np.pi)
-        linear = covariance.precision_times(precisions, means)
-        theta = np.empty((k, covariance.n_features(d)))
-        theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
-        theta[:, -d - 1 : -1] = linear
-        theta[:, -1] = constants - np.sum(means * linear, axis=1) / 2
+        theta = np.empty((k, 0 if centred.all() else covariance.n_features(d)))
+        if theta.size:
+            linear = covariance.precision_times(precisions, means)
+            theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
+            theta[:, -d - 1 : -1] = linear
+            # A weight of 0: an infinity would raise the invalid flag in a GEMM.
+            theta[:, -1] = np.maximum(constants - np.sum(means * linear, axis=1) / 2, _NO_DENSITY)
         centres = np.where(centred[:, None], means, 0.0)
         return cls(parameters, cholesky, constants, theta, centres, centred, dtype, limits)

@@ -19,7 +19,9 @@ def converged(history: Sequence[float], tol: float) -> bool:
 
     With gain ratios a = gain / previous gain, the log-likelihood still to come is gain a / (1 - a) (Aitken;
     Boehning et al. 1994, Ann. Inst. Statist. Math. 46). That estimate has to be below `tol` in three successive
-    steps with 0 <= a < 1. A gain below the rounding of the mean log-likelihood ends the fit in any case.
+    steps with 0 <= a < 1. A gain below the rounding of the mean log-likelihood ends the fit in any case. So do
+    gains below `tol` that change sign twice in four steps: near-singular covariances magnify the rounding, and
+    all that is left of EM is a cycle in it.
 
     Parameters
     ----------
@@ -35,6 +37,8 @@ def converged(history: Sequence[float], tol: float) -> bool:
         return True
     if len(gains) < _STEPS + 1:
         return False
+    if np.all(np.abs(gains) < tol) and np.count_nonzero(np.diff(np.sign(gains))) > 1:
+        return True
     ratios = gains[1:] / gains[:-1]
     if not np.all((ratios >= 0) & (ratios < 1)):
         return False

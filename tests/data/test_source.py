@@ -73,8 +73,8 @@ def test_dtypes_become_native_floats(dtype):
 @pytest.mark.parametrize("n_features", [1, 2, 3, 10, 64, 500, 5000])
 def test_numpy_blocks_follow_from_shape(n_features):
     rows = block_rows(n_features)
-    assert 64 <= rows <= 65536
-    assert rows == 64 or rows * n_features * 8 <= 2 * 2**20
+    assert 1024 <= rows <= 65536
+    assert rows == 1024 or rows * n_features * 8 <= 2 * 2**20
     assert NumpySource(np.zeros((3, n_features))).bounds.tolist() == [0, 3]
 
 

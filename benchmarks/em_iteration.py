@@ -1,0 +1,130 @@
+"""Seconds per EM iteration beside scikit-learn: same data, same start, same run, same number of threads.
+
+    python benchmarks/em_iteration.py [--only A C] [--repeats 5] [--scale 1.0] [--threads 2]
+
+Both sides alternate, so that a busy machine slows both; medians are compared. The start is the generating model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import dask
+import numpy as np
+from sklearn.mixture import GaussianMixture as Sklearn
+from threadpoolctl import threadpool_limits
+
+from dgmm.data.source import open_source
+from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.passes import Passes
+from dgmm.engine.scheduling import LocalScheduler, one_blas_thread
+from dgmm.mixture.covariance import covariance_type
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.maximization import m_step
+from dgmm.mixture.parameters import Parameters
+
+WORKLOADS = {
+    "A": (1_000_000, 2, 8, "full"),
+    "B": (1_000_000, 10, 16, "full"),
+    "C": (200_000, 32, 16, "full"),
+    "D": (100_000, 64, 32, "full"),
+    "E": (2_000_000, 20, 64, "diag"),
+}
+
+
+def generate(n: int, d: int, k: int, kind: str, seed: int) -> tuple[np.ndarray, Parameters]:
+    """Rows of a mixture with overlapping components, and the mixture."""
+    rng = np.random.default_rng(seed)
+    covariance = covariance_type(kind)
+    means = rng.standard_normal((k, d)) * 2
+    if kind == "full":
+        root = rng.standard_normal((k, d, d)) / np.sqrt(d) + np.eye(d)
+        covariances = root @ root.transpose(0, 2, 1) + 0.1 * np.eye(d)
+    else:
+        covariances = rng.uniform(0.3, 2.0, (k, d))
+    truth = Parameters(covariance, np.full(k, 1 / k), means, covariances)
+    rows, _ = truth.sample(n, rng)
+    rng.shuffle(rows)
+    return rows, truth
+
+
+def sklearn_iteration(rows: np.ndarray, truth: Parameters) -> Callable[[], float]:
+    """One E-step and one M-step of scikit-learn from the generating model."""
+    k = truth.n_components
+    model = Sklearn(k, covariance_type=truth.covariance.name)
+    cholesky = truth.covariance.precision_cholesky(truth.covariances)
+
+    def iteration() -> float:
+        model.weights_ = truth.weights.astype(rows.dtype)
+        model.means_ = truth.means.astype(rows.dtype)
+        model.precisions_cholesky_ = cholesky.astype(rows.dtype)
+        log_likelihood, log_responsibilities = model._e_step(rows)
+        model._m_step(rows, log_responsibilities)
+        return float(log_likelihood)
+
+    return iteration
+
+
+def dgmm_iteration(rows: np.ndarray, truth: Parameters) -> Callable[[], float]:
+    """One pass and one M-step of dgmm from the same model."""
+    sample = rows[:: max(len(rows) // 50_000, 1)]
+    frame = Frame.from_sample(sample, isotropic=truth.covariance.isotropic)
+    radius = float(np.quantile(np.sum(frame.apply(sample) ** 2, axis=1), 0.999))
+    start = truth.to_frame(frame)
+    ridge = 1e-6 / frame.scale**2
+    passes = Passes(open_source(rows), None, LocalScheduler())
+
+    def iteration() -> float:
+        found = passes.run(EStepWork(start, frame, passes.source.dtype, radius))
+        m_step(found, start, ridge)
+        return float(found.mean_log_likelihood - frame.log_volume)
+
+    return iteration
+
+
+def seconds(function: Callable[[], float]) -> tuple[float, float]:
+    """Wall time of a call, and its value."""
+    began = time.perf_counter()
+    value = function()
+    return time.perf_counter() - began, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=list(WORKLOADS), choices=list(WORKLOADS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the rows")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    print(f"{'workload':34} {'dtype':8} {'sklearn':>9} {'dgmm':>9} {'ratio':>6}  difference of log-likelihood")
+    warnings.simplefilter("ignore")
+    for name in options.only:
+        n, d, k, kind = WORKLOADS[name]
+        rows64, truth = generate(int(n * options.scale), d, k, kind, seed=0)
+        for dtype in (np.float64, np.float32):
+            rows = rows64.astype(dtype)
+            theirs, ours = sklearn_iteration(rows, truth), dgmm_iteration(rows, truth)
+            times: tuple[list[float], list[float]] = ([], [])
+            ours()
+            for _ in range(options.repeats):
+                with threadpool_limits(options.threads):
+                    spent, expected = seconds(theirs)
+                times[0].append(spent)
+                with one_blas_thread(), dask.config.set(num_workers=options.threads):
+                    for _ in range(3):
+                        spent, found = seconds(ours)
+                        times[1].append(spent)
+            a, b = map(statistics.median, times)
+            label = f"{name}: {len(rows):,} x {d}, K={k}, {kind}"
+            print(
+                f"{label:34} {rows.dtype.name:8} {a:9.3f} {b:9.4f} {a / b:6.1f}  {found - expected:+.1e}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A fit of data larger than the memory of its workers: seconds a pass, rows/s, planned and measured memory.
+
+    python benchmarks/out_of_core.py FOLDER [--gigabytes 4.3] [--iterations 5]
+
+Writes float32 rows of a mixture (20 features, K=16) to FOLDER/rows.zarr, chunk by chunk, if they are not there;
+runs `dgmm fit` on 2 workers of 1 GiB, and watches the resident memory of every process of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+
+N_FEATURES, N_COMPONENTS, CHUNK_ROWS = 20, 16, 100_000
+
+
+def write_rows(path: Path, gigabytes: float) -> int:
+    """Write the rows; returns their number."""
+    n = int(gigabytes * 1e9 / (4 * N_FEATURES)) // CHUNK_ROWS * CHUNK_ROWS
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((N_COMPONENTS, N_FEATURES)) * 2
+    roots = rng.standard_normal((N_COMPONENTS, N_FEATURES, N_FEATURES)) / np.sqrt(N_FEATURES) + np.eye(N_FEATURES)
+    array = zarr.create_array(
+        path, shape=(n, N_FEATURES), chunks=(CHUNK_ROWS, N_FEATURES), dtype="f4", compressors=None
+    )
+    for first in range(0, n, CHUNK_ROWS):
+        labels = rng.integers(N_COMPONENTS, size=CHUNK_ROWS)
+        noise = rng.standard_normal((CHUNK_ROWS, N_FEATURES), dtype=np.float32)
+        rows = np.empty_like(noise)
+        for k in range(N_COMPONENTS):
+            mine = labels == k
+            rows[mine] = noise[mine] @ roots[k].T + means[k]
+        array[first : first + CHUNK_ROWS] = rows
+    return n
+
+
+class Watcher(threading.Thread):
+    """Keeps the largest resident memory of each process of a tree."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.root = psutil.Process(pid)
+        self.largest: dict[str, int] = {}
+
+    def run(self) -> None:
+        while self.root.is_running():
+            try:
+                for process in [self.root, *self.root.children(recursive=True)]:
+                    line = " ".join(process.cmdline())
+                    kind = "driver" if process == self.root else "worker" if "spawn_main" in line else "other"
+                    name = f"{kind} {process.pid}"
+                    self.largest[name] = max(self.largest.get(name, 0), process.memory_info().rss)
+            except psutil.Error:
+                pass
+            time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gigabytes", type=float, default=4.3)
+    parser.add_argument("--iterations", type=int, default=5)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data = options.folder / "rows.zarr"
+    if not data.exists():
+        began = time.perf_counter()
+        write_rows(data, options.gigabytes)
+        print(f"wrote {data} in {time.perf_counter() - began:.0f} s", flush=True)
+    n = zarr.open_array(data, mode="r").shape[0]
+    print(f"{n:,} x {N_FEATURES} float32, {n * N_FEATURES * 4 / 1e9:.1f} GB, K={N_COMPONENTS} full")
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        command = [
+            *(sys.executable, "-m", "dgmm", "fit", str(data), "-k", str(N_COMPONENTS)),
+            *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0", "--tol", "0"),
+            *("--max-iter", str(options.iterations), "--checkpoint", f"{scratch}/checkpoint"),
+            *("--model", f"{scratch}/model", "--json"),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        watcher = Watcher(process.pid)
+        watcher.start()
+        out, err = process.communicate()
+    print(err)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    print(json.dumps(json.loads(out), indent=1)[:1500])
+    for name, size in sorted(watcher.largest.items()):
+        print(f"largest resident memory of {name}: {size / 2**20:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Runs the command and turns whatever ends it into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import click
+import dask
+
+from dgmm import __version__
+from dgmm.cli.demo import demo
+from dgmm.cli.fit import fit
+from dgmm.cli.info import info
+from dgmm.cli.predict import predict
+from dgmm.cli.sample import sample
+from dgmm.cli.score import score
+from dgmm.errors import DgmmError, Interrupted, InvalidInput
+
+FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 75
+# What matters to somebody who watches a command: workers that die, or are about to, for lack of memory.
+_LOG_LEVELS = {
+    "distributed": "error",
+    "distributed.worker": "critical",  # what a task raises comes to the driver
+    "distributed.nanny": "warning",
+    "distributed.nanny.memory": "warning",
+    "distributed.worker.memory": "warning",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dgmm")
+def dgmm() -> None:
+    """Gaussian mixtures for data that does not fit in memory.
+
+    Exit codes: 0 success; 1 failure; 2 bad usage or input; 75 stopped by a signal (Ctrl-C, SIGTERM, SIGUSR1)
+    with the state on disk: the same command goes on.
+    """
+
+
+for command in (fit, predict, score, sample, info, demo):
+    dgmm.add_command(command)
+
+
+def run() -> int:
+    """Run the command line and return its exit code."""
+    warnings.showwarning = _show_warning
+    dask.config.update_defaults({"logging": _LOG_LEVELS})
+    try:
+        # Without standalone mode a signal's exception and all errors come here.
+        return dgmm.main(standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return BAD_INPUT
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Interrupted as error:
+        click.echo(f"Interrupted: {error}", err=True)
+        return INTERRUPTED
+    except DgmmError as error:
+        click.echo(f"Error: {_one_line(error)}", err=True)
+        return BAD_INPUT if isinstance(error, InvalidInput) else FAILURE
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    click.echo(f"{clear}Warning: {_one_line(message)}", err=True)

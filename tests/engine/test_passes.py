@@ -1,0 +1,129 @@
+"""Every scheduler gives the bits of the synchronous one; so does every size of leaf."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+import dgmm.data.zarr_array
+import dgmm.engine.fit
+from dgmm import GaussianMixture
+from dgmm.data.source import open_source
+from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.passes import Passes
+from dgmm.engine.scheduling import LocalScheduler, one_blas_thread, scheduler_for
+from dgmm.mixture.covariance import FULL
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.parameters import Parameters
+
+N, D, CHUNK = 20_000, 3, 250  # 80 blocks
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Rows of mixed magnitude in 80 blocks, of which the sample is a small part."""
+    monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1000)
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((N, D)) + 4 * rng.integers(3, size=(N, 1))
+    rows *= np.exp(3 * rng.standard_normal((N, 1)))
+    array = zarr.create_array(tmp_path / "rows.zarr", shape=(N, D), chunks=(CHUNK, D), dtype="f8")
+    array[:] = rows
+    return str(tmp_path / "rows.zarr")
+
+
+def fitted(path: str, **config: object) -> GaussianMixture:
+    start = {"weights_init": [0.3, 0.3, 0.4], "means_init": 4.0 * np.eye(3), "precisions_init": [np.eye(3)] * 3}
+    model = GaussianMixture(3, random_state=0, max_iter=12, tol=0, **start)
+    with dask.config.set({"dgmm.blocks-per-leaf": 1, **config}), pytest.warns(match="did not converge"):
+        return model.fit(path)
+
+
+def bits(model: GaussianMixture) -> bytes:
+    found = model._model
+    parts = (found.parameters.weights, found.parameters.means, found.parameters.covariances)
+    return b"".join(part.tobytes() for part in parts) + np.array(found.history).tobytes()
+
+
+def test_local_schedulers_and_leaf_sizes_give_the_same_bits(stored):
+    assert open_source(stored).n_blocks >= 64
+    expected = fitted(stored, scheduler="synchronous")
+    assert expected.n_iter_ == 12
+    for config in (
+        {"scheduler": "threads"},
+        {"scheduler": "threads", "num_workers": 5},
+        {"dgmm.blocks-per-leaf": 4},
+        {"dgmm.blocks-per-leaf": 13},  # rounded down to an aligned 8
+        {"dgmm.blocks-per-leaf": 1024},
+        {"dgmm.blocks-per-leaf": None},
+    ):
+        assert bits(fitted(stored, **config)) == bits(expected), config
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (3, 2)])
+def test_clusters_give_the_same_bits(stored, workers, threads):
+    expected = fitted(stored, scheduler="synchronous")
+    with (
+        LocalCluster(workers, threads_per_worker=threads, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        assert bits(fitted(stored)) == bits(expected)
+
+
+def test_adding_in_arrival_order_would_not(stored):
+    """The data are such that the law above can fail."""
+    source = open_source(stored)
+    frame = Frame.from_sample(source.read(0, N), isotropic=False)
+    start = Parameters(FULL, np.full(3, 1 / 3), np.eye(3), np.stack([np.eye(3)] * 3))
+    prepared = EStepWork(start, frame, source.dtype, 9.0).prepare()
+    with one_blas_thread():
+        total = Passes(source, None, LocalScheduler()).run(EStepWork(start, frame, source.dtype, 9.0))
+        step = prepared.begin()
+        blocks = [step(first, rows, None) for first, rows in source.block_input(0, source.n_blocks)]
+    arrival = np.random.default_rng(0).permutation(len(blocks))
+    other = blocks[arrival[0]]
+    for i in arrival[1:]:
+        other = other + blocks[i]
+    np.testing.assert_allclose(other.second, total.second, rtol=1e-9)
+    assert other.second.tobytes() != total.second.tobytes()
+
+
+def test_memory_rows_stay_in_this_process(client):
+    with scheduler_for(local=True) as scheduler:
+        assert isinstance(scheduler, LocalScheduler)
+    with scheduler_for(local=False) as scheduler:
+        assert scheduler.client is client
+
+
+def test_a_fit_inside_a_task(stored, client):
+    """Called in a Dask task, the pass runs on the same cluster and does not block it."""
+    expected = fitted(stored, scheduler="synchronous")
+    assert client.submit(_fit_in_task, stored, pure=False).result() == bits(expected)
+
+
+def _fit_in_task(path: str) -> bytes:
+    dgmm.data.zarr_array.BLOCK_BYTES = 1
+    dgmm.engine.fit._SAMPLE_ROWS = 1000
+    return bits(fitted(path))
+
+
+def test_progress_counts_every_row_once(stored, client):
+    seen: list[int] = []
+    with scheduler_for(local=False) as scheduler:
+        source = open_source(stored)
+        frame = Frame.identity(D)
+        start = Parameters(FULL, np.ones(1), np.zeros((1, D)), np.eye(D)[None])
+        work = EStepWork(start, frame, source.dtype, 1e4)
+        statistics = Passes(source, None, scheduler, seen.append).run(work)
+    assert statistics.weight == N
+    assert all(0 < rows <= N for rows in seen)
+    assert seen == sorted(seen)
+
+
+@pytest.fixture
+def client():
+    with LocalCluster(1, threads_per_worker=2, dashboard_address=None) as cluster, Client(cluster) as found:
+        yield found

@@ -1,0 +1,151 @@
+"""The sample of the scan depends on seed and row numbers alone, and is a fair one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2, kstest
+
+from dgmm.engine.sample import Sample, SamplingRule, uniform_hash
+
+seeds = st.integers(0, 2**63 - 1)
+
+
+def sample_of(rows, weights, rule, cuts=(), order=None):
+    """Of blocks cut at `cuts` and merged in `order`."""
+    bounds = sorted({0, *cuts, len(rows)})
+    parts = [
+        Sample.of_block(a, rows[a:b], None if weights is None else weights[a:b], rule) for a, b in pairwise(bounds)
+    ]
+    order = range(len(parts)) if order is None else order
+    total, *rest = [parts[i % len(parts)] for i in order] if len(parts) > 1 else parts
+    for part in rest:
+        total = total + part
+    return total
+
+
+def numbered(n):
+    return np.arange(n, dtype=float)[:, None]
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 300),
+    m=st.integers(1, 100),
+    seed=seeds,
+    weighted=st.booleans(),
+    shuffle=st.randoms(use_true_random=False),
+    data=st.data(),
+)
+def test_any_blocks_merged_in_any_order_give_the_same_sample(n, m, seed, weighted, shuffle, data):
+    cuts = data.draw(st.lists(st.integers(1, max(n - 1, 1)), max_size=20))
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 4, n).astype(float) if weighted else None
+    rule = SamplingRule.for_rows(m, seed, n)
+    expected = sample_of(numbered(n), weights, rule).drawn()
+    cuts = [c for c in cuts if c < n]
+    order = list(range(len({0, *cuts, n}) - 1))
+    shuffle.shuffle(order)
+    rows, carried = sample_of(numbered(n), weights, rule, cuts, order).drawn()
+    np.testing.assert_array_equal(rows, expected[0])
+    np.testing.assert_array_equal(carried, expected[1])
+    assert len(rows) == min(m, n if weights is None else np.count_nonzero(weights))
+    assert np.all(np.diff(rows[:, 0]) > 0)
+    if weights is not None:
+        assert np.all(weights[rows[:, 0].astype(int)] > 0)
+
+
+@settings(max_examples=30)
+@given(n=st.integers(1, 300), m=st.integers(1, 100), seed=seeds)
+def test_merging_is_associative(n, m, seed):
+    rule = SamplingRule.for_rows(m, seed, n)
+    third = max(n // 3, 1)
+    a, b, c = (
+        Sample.of_block(s, numbered(n)[s : s + size], None, rule)
+        for s, size in ((0, third), (third, third), (2 * third, n))
+    )
+    left, right = (a + b) + c, a + (b + c)
+    np.testing.assert_array_equal(left.indices, right.indices)
+    np.testing.assert_array_equal(left.priorities, right.priorities)
+
+
+def test_equal_weights_are_no_weights():
+    n, rule = 5000, SamplingRule.for_rows(300, 4, 5000)
+    plain = sample_of(numbered(n), None, rule)
+    for weight in (1.0, 0.125):
+        weighted = sample_of(numbered(n), np.full(n, weight), rule)
+        np.testing.assert_array_equal(weighted.drawn()[0], plain.drawn()[0])
+
+
+def test_rows_follow_their_indices_and_not_their_values():
+    rule = SamplingRule.for_rows(100, 4, 2000)
+    chosen = sample_of(numbered(2000), None, rule).drawn()[0]
+    np.testing.assert_array_equal(sample_of(-numbered(2000), None, rule).drawn()[0], -chosen)
+
+
+def test_another_seed_is_another_sample():
+    n, m = 5000, 500
+    samples = [set(sample_of(numbered(n), None, SamplingRule.for_rows(m, s, n)).indices) for s in range(5)]
+    for a, b in pairwise(samples):
+        assert len(a & b) < 3 * m * m / n  # 50 are expected
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**62])
+def test_hashes_are_uniform_and_neither_neighbours_nor_seeds_are_correlated(seed):
+    u = uniform_hash(seed, np.arange(200_000))
+    assert u.min() > 0
+    assert u.max() <= 1
+    assert kstest(u, "uniform").pvalue > 1e-3
+    for other in (u[1:], uniform_hash(seed + 1, np.arange(199_999))):
+        assert abs(np.corrcoef(u[:-1], other)[0, 1]) < 5 / np.sqrt(200_000)
+    counts, _, _ = np.histogram2d(u[:-1:2], u[1::2], bins=16)
+    expected = 100_000 / 256
+    assert 1e-3 < chi2.sf(np.sum((counts - expected) ** 2) / expected, 255) < 1 - 1e-3
+
+
+def test_every_row_is_equally_likely():
+    n, m, repeats = 200, 20, 2000
+    hits = np.zeros(n)
+    for seed in range(repeats):
+        hits[sample_of(numbered(n), None, SamplingRule.for_rows(m, seed, n)).drawn()[0][:, 0].astype(int)] += 1
+    share = m / n
+    statistic = np.sum((hits - repeats * share) ** 2) / (repeats * share * (1 - share)) * (n - 1) / n
+    assert 1e-3 < chi2.sf(statistic, n - 1) < 1 - 1e-3
+
+
+def test_the_cutoff_never_costs_a_row():
+    n, m = 100_000, 50
+    for seed in range(20):
+        rule = SamplingRule.for_rows(m, seed, n)
+        everything = SamplingRule(m, seed, 1.0)
+        np.testing.assert_array_equal(
+            sample_of(numbered(n), None, rule).indices, sample_of(numbered(n), None, everything).indices
+        )
+
+
+def test_carried_weights_estimate_totals_without_bias():
+    rng = np.random.default_rng(0)
+    n, m, repeats = 400, 40, 3000
+    weights = rng.pareto(1.5, n) + 0.1
+    weights[rng.random(n) < 0.2] = 0
+    values = np.column_stack([np.ones(n), rng.standard_normal(n) + 1, np.arange(n) < 10])
+    totals = np.empty((repeats, 3))
+    for seed in range(repeats):
+        rows, carried = sample_of(values, weights, SamplingRule.for_rows(m, seed, n)).drawn()
+        assert len(rows) == m
+        totals[seed] = carried @ rows
+    truth = weights @ values
+    standard_error = totals.std(axis=0) / np.sqrt(repeats)
+    assert np.all(np.abs(totals.mean(axis=0) - truth) < 4 * standard_error)
+    assert np.all(standard_error < 0.02 * truth + 0.2)
+
+
+def test_a_sample_of_everything_keeps_the_weights():
+    weights = np.array([0.0, 2.0, 0.5, 0.0, 7.0])
+    rows, carried = sample_of(numbered(5), weights, SamplingRule.for_rows(5, 0, 5)).drawn()
+    np.testing.assert_array_equal(rows[:, 0], [1, 2, 4])
+    np.testing.assert_array_equal(carried, [2, 0.5, 7])
