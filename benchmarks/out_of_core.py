@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import zarr
+from em_iteration import generate
 
 N_FEATURES, N_COMPONENTS, CHUNK_ROWS = 20, 16, 100_000
 
@@ -27,19 +28,14 @@ N_FEATURES, N_COMPONENTS, CHUNK_ROWS = 20, 16, 100_000
 def write_rows(path: Path, gigabytes: float) -> int:
     """Write the rows; returns their number."""
     n = int(gigabytes * 1e9 / (4 * N_FEATURES)) // CHUNK_ROWS * CHUNK_ROWS
+    _, truth = generate(1, N_FEATURES, N_COMPONENTS, "full", seed=0)
     rng = np.random.default_rng(0)
-    means = rng.standard_normal((N_COMPONENTS, N_FEATURES)) * 2
-    roots = rng.standard_normal((N_COMPONENTS, N_FEATURES, N_FEATURES)) / np.sqrt(N_FEATURES) + np.eye(N_FEATURES)
     array = zarr.create_array(
         path, shape=(n, N_FEATURES), chunks=(CHUNK_ROWS, N_FEATURES), dtype="f4", compressors=None
     )
     for first in range(0, n, CHUNK_ROWS):
-        labels = rng.integers(N_COMPONENTS, size=CHUNK_ROWS)
-        noise = rng.standard_normal((CHUNK_ROWS, N_FEATURES), dtype=np.float32)
-        rows = np.empty_like(noise)
-        for k in range(N_COMPONENTS):
-            mine = labels == k
-            rows[mine] = noise[mine] @ roots[k].T + means[k]
+        rows, _ = truth.sample(CHUNK_ROWS, rng)
+        rng.shuffle(rows)
         array[first : first + CHUNK_ROWS] = rows
     return n
 
@@ -62,7 +58,7 @@ class Watcher(threading.Thread):
                     self.largest[name] = max(self.largest.get(name, 0), process.memory_info().rss)
             except psutil.Error:
                 pass
-            time.sleep(0.05)
+            time.sleep(0.5)
 
 
 def main() -> None:
@@ -93,7 +89,8 @@ def main() -> None:
     print(err)
     if process.returncode:
         raise SystemExit(process.returncode)
-    print(json.dumps(json.loads(out), indent=1)[:1500])
+    result = json.loads(out)
+    print({name: result[name] for name in ("n_iter", "converged", "log_likelihood") if name in result})
     for name, size in sorted(watcher.largest.items()):
         print(f"largest resident memory of {name}: {size / 2**20:,.0f} MiB")
 

@@ -133,10 +133,18 @@ class DistributedScheduler(Scheduler):
 
     @property
     def n_threads(self) -> int:  # type: ignore[override]
-        return max(int(sum(self.client.nthreads().values())), 1)
+        return max(int(sum(self._workers().values())), 1)
+
+    def _workers(self) -> dict[str, int]:
+        """Threads of each worker."""
+        # A client that lost its scheduler has none to ask.
+        if self.client.status not in ("running", "connecting") or self.client.scheduler is None:
+            raise _gone(self.client)
+        found: dict[str, int] = self.client.nthreads()
+        return found
 
     def _wait_for_workers(self) -> None:
-        if self.client.nthreads():
+        if self._workers():
             return
         limit = parse_timedelta(dask.config.get("dgmm.worker-timeout", "1 h"))
         try:
@@ -159,12 +167,7 @@ class DistributedScheduler(Scheduler):
                     return self._result(build(f"{self._topic}-{time.time_ns():x}"))
                 except (KilledWorker, CommClosedError, TimeoutError, _LostPass) as error:
                     if self.client.status != "running" or attempt == _ATTEMPTS - 1:
-                        msg = (
-                            f"the pass failed {attempt + 1} times on {self.client}: {type(error).__name__}: "
-                            f"{error}. The last state is in the checkpoint, if there is one; look at the "
-                            "workers' logs, then run the same fit again."
-                        )
-                        raise ClusterError(msg) from error
+                        raise _gone(self.client, error) from error
         finally:
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(self._topic)
@@ -203,6 +206,15 @@ class DistributedScheduler(Scheduler):
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         shares = [w["memory_limit"] // max(w["nthreads"], 1) for w in workers if w["memory_limit"]]
         return min(shares, default=None)
+
+
+def _gone(client: Any, error: BaseException | None = None) -> ClusterError:
+    why = f"{type(error).__name__}: {error}" if error else "its scheduler is gone"
+    msg = (
+        f"{client} cannot finish the pass: {why}. The last state is in the checkpoint, if there is one; look at "
+        "the logs of the workers and of the scheduler, then run the same fit again."
+    )
+    return ClusterError(msg)
 
 
 class _LostPass(Exception):

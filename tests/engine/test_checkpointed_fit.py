@@ -1,0 +1,155 @@
+"""What a checkpoint directory does for a fit, in one process."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from sklearn.exceptions import ConvergenceWarning
+
+import dgmm.engine.fit
+import dgmm.engine.run
+from dgmm import GaussianMixture
+from dgmm.data.source import open_source
+from dgmm.engine.checkpoint import Checkpoint, environment
+from dgmm.engine.fit import Event, Iterated, Restarted, Stepped
+from dgmm.engine.run import Silence
+from dgmm.errors import CheckpointInUse, CheckpointMismatch, DamagedFileWarning, NotEnoughMemory
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1000)
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((5000, 2)) + 2 * rng.integers(3, size=(5000, 1))
+
+
+class Events(Silence):
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.seen.append(event)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.seen)
+
+
+def fit(rows: object, directory: Path, events: Events | None = None, **settings: object) -> GaussianMixture:
+    model = GaussianMixture(**{"n_components": 3, "random_state": 2, "max_iter": 8, "tol": 0, **settings})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(rows, checkpoint=directory, observer=events)
+
+
+def bits(model: GaussianMixture) -> bytes:
+    return model._model.parameters.covariances.tobytes() + np.array(model.lower_bounds_).tobytes()
+
+
+def test_a_damaged_newest_file_is_one_step_back(rows, tmp_path):
+    expected = fit(rows, tmp_path)
+    newest = tmp_path / "iteration-000008.npz"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    events = Events()
+    with pytest.warns(DamagedFileWarning, match="iteration-000008"):
+        again = fit(rows, tmp_path, events)
+    assert events.count(Iterated) == 1
+    assert bits(again) == bits(expected)
+
+
+def test_a_higher_max_iter_goes_on(rows, tmp_path):
+    fit(rows, tmp_path / "a", max_iter=5, n_init=2)
+    events = Events()
+    longer = fit(rows, tmp_path / "a", events, max_iter=9, n_init=2)
+    assert events.count(Iterated) == 4
+    assert events.count(Restarted) == 0
+    assert longer.n_iter_ == 9
+
+
+def test_a_lower_tol_goes_on_and_a_converged_fit_returns_at_once(rows, tmp_path):
+    coarse = fit(rows, tmp_path, max_iter=500, tol=1e-3)
+    assert coarse.converged_
+    events = Events()
+    assert bits(fit(rows, tmp_path, events, max_iter=500, tol=1e-3)) == bits(coarse)
+    assert not events.seen
+    fine = fit(rows, tmp_path, max_iter=500, tol=1e-6)
+    assert fine.n_iter_ > coarse.n_iter_
+
+
+def test_a_small_data_set_goes_on_in_its_restarts(rows, tmp_path):
+    small = rows[:900]
+    whole = fit(small, tmp_path / "whole", max_iter=9, n_init=2)
+    fit(small, tmp_path / "parts", max_iter=4, n_init=2)
+    events = Events()
+    parts = fit(small, tmp_path / "parts", events, max_iter=9, n_init=2)
+    assert events.count(Restarted) == 2
+    assert 0 < events.count(Stepped) <= 10
+    assert bits(parts) == bits(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_components": 4}, "n_components"),
+        ({"covariance_type": "diag"}, "covariance_type"),
+        ({"reg_covar": 1e-3}, "reg_covar"),
+        ({"random_state": 3}, "seed"),
+        ({"n_init": 2}, "n_init"),
+        ({"init_params": "kmeans"}, "init_params"),
+        ({"weights_init": [0.2, 0.3, 0.5]}, "start"),
+    ],
+)
+def test_another_fit_is_refused_by_name(rows, tmp_path, change, named):
+    fit(rows, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.npz")}
+    with pytest.raises(CheckpointMismatch, match=named):
+        fit(rows, tmp_path, **change)
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.npz")}
+
+
+def test_other_data_and_weights_are_refused(rows, tmp_path):
+    fit(rows, tmp_path)
+    other = rows.copy()
+    other[17, 1] += 1e-9
+    with pytest.raises(CheckpointMismatch, match="data changed"):
+        fit(other, tmp_path)
+    with pytest.raises(CheckpointMismatch, match="weights"):
+        GaussianMixture(3, random_state=2).fit(rows, sample_weight=np.ones(len(rows)), checkpoint=tmp_path)
+
+
+def test_dask_data_are_known_by_their_content(rows, tmp_path):
+    expected = fit(da.from_array(rows, chunks=(700, 2)), tmp_path)
+    events = Events()
+    again = fit(da.from_array(rows.copy(), chunks=(700, 1)), tmp_path, events)
+    assert events.count(Iterated) == 0
+    assert bits(again) == bits(expected)
+    other = rows.copy()
+    other[-1, 0] += 1e-9
+    with pytest.raises(CheckpointMismatch, match="data changed"):
+        fit(da.from_array(other, chunks=(700, 2)), tmp_path)
+
+
+def test_a_second_driver_is_kept_out(rows, tmp_path):
+    fit(rows, tmp_path)
+    identity = Checkpoint.recorded_identity(tmp_path)
+    with Checkpoint(tmp_path, identity, environment()), pytest.raises(CheckpointInUse):
+        fit(rows, tmp_path, max_iter=20)
+
+
+def test_the_plan_is_checked_before_the_first_task(tmp_path, monkeypatch):
+    array = zarr.create_array(tmp_path / "x.zarr", shape=(1000, 2), chunks=(100, 2), dtype="f8")
+    array[:] = 1.0
+    monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda _: 100 << 20)
+
+    def no_scan(*_: object, **__: object) -> None:
+        pytest.fail("a pass was started")
+
+    monkeypatch.setattr("dgmm.engine.passes.Passes.run", no_scan)
+    with pytest.raises(NotEnoughMemory, match=r"needs 2\d\d\.\d\d MiB .* has 100\.00 MiB"):
+        GaussianMixture(2).fit(open_source(str(tmp_path / "x.zarr")))
