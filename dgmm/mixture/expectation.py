@@ -156,7 +156,9 @@ class EStep:
 
     def _softmax(self, joint: Array, weights: Array | None) -> Array:
         """Turn log w_k N_k into (weighted) responsibilities, in place, and give the log-densities (b,)."""
-        density, total, log_total = self._workspaces[joint.dtype].vectors[:, : joint.shape[1]]
+        vectors: Array = self._workspaces[joint.dtype].vectors[:, : joint.shape[1]]
+        density: Array = vectors[0]
+        total, log_total = vectors[1:]
         np.max(joint, axis=0, out=density)
         joint -= density
         np.maximum(joint, _LEAST_EXPONENT[joint.dtype], out=joint)
