@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
+from dgmm.arguments import check_parameters, seed_of, user_start
 from dgmm.data.source import Source, open_source, open_weights
 from dgmm.engine.fit import Settings, Start
 from dgmm.engine.likelihood import PreparedEStep, Score
@@ -24,13 +24,10 @@ from dgmm.engine.run import Observer, fit_model
 from dgmm.engine.scheduling import one_blas_thread, scheduler_for
 from dgmm.engine.validity import naming_chunks
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
+from dgmm.interchange import model_of_sklearn, to_sklearn
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.criteria import aic, bic
-from dgmm.mixture.frame import Frame
-from dgmm.mixture.initialization import INIT_PARAMS
-from dgmm.mixture.parameters import Parameters
 from dgmm.progress import ProgressLog
-from dgmm.start import user_start
 
 Missing = Literal["error", "fill"]
 
@@ -237,7 +234,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(n_samples, Integral) or n_samples < 1:
             msg = f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample."
             raise InvalidParameter(msg)
-        rng = np.random.default_rng(_seed(self.random_state))
+        rng = np.random.default_rng(seed_of(self.random_state))
         rows, labels = self._model.parameters.sample(int(n_samples), rng)
         return rows * self._model.frame.scale + self._model.frame.shift, labels
 
@@ -248,15 +245,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def to_sklearn(self) -> Any:
         """A fitted `sklearn.mixture.GaussianMixture` that predicts the same."""
-        from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
-
         check_is_fitted(self)
-        shared = set(SklearnGaussianMixture().get_params())
-        other = SklearnGaussianMixture(**{k: v for k, v in self.get_params().items() if k in shared})
-        for name in (*_FITTED, "n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(other, name, getattr(self, name))
-        return other
+        return to_sklearn(self)
 
     @classmethod
     def from_sklearn(cls, fitted: Any) -> Self:
@@ -264,36 +254,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(fitted)
         known = set(cls().get_params())
         new = cls(**{k: v for k, v in fitted.get_params().items() if k in known})
-        covariance = covariance_type(fitted.covariance_type)
-        means = np.asarray(fitted.means_, dtype=np.float64)
-        parameters = Parameters(
-            covariance,
-            np.asarray(fitted.weights_, dtype=np.float64),
-            means,
-            np.asarray(fitted.covariances_, dtype=np.float64),
-        )
-        k, d = means.shape
-        variances = np.diagonal(covariance.full(parameters.covariances, k, d), axis1=1, axis2=2)
-        # In place of a sample: the components' own spread about their common mean.
-        spread = variances.max(axis=0) + means.var(axis=0)
-        if covariance.isotropic:
-            spread = np.full_like(spread, spread.max())
-        frame = Frame(means.mean(axis=0), np.exp2(np.round(np.log2(np.sqrt(spread)))))
-        bounds = tuple(getattr(fitted, "lower_bounds_", (fitted.lower_bound_,)))
-        new._adopt(
-            Model(
-                parameters=parameters.to_frame(frame),
-                frame=frame,
-                dtype=np.dtype(fitted.means_.dtype),
-                radius_squared=float(16 * d),
-                n_iter=int(fitted.n_iter_),
-                converged=bool(fitted.converged_),
-                history=tuple(float(b) for b in bounds),
-                n_rows=0,
-                weight=0.0,
-                feature_names=tuple(getattr(fitted, "feature_names_in_", ())),
-            )
-        )
+        new._adopt(model_of_sklearn(fitted))
         return new
 
     @classmethod
@@ -331,7 +292,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self, X: Any, sample_weight: Any = None, missing_chunks: Missing = "error"
     ) -> tuple[Source, Source | None]:
         """Check everything that takes no pass to check, and open the data."""
-        self._check_parameters()
+        check_parameters(self.get_params())
         source = open_source(X, missing_chunks=missing_chunks)
         if source.n_rows < self.n_components:
             msg = (
@@ -367,22 +328,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             max_iter=int(self.max_iter),
             n_init=int(self.n_init),
             init_params=self.init_params,
-            seed=0 if self.random_state is None else _seed(self.random_state),
+            seed=0 if self.random_state is None else seed_of(self.random_state),
             start=start,
         )
         return settings, self.random_state is not None
-
-    def _check_parameters(self) -> None:
-        covariance_type(self.covariance_type)
-        if self.init_params not in INIT_PARAMS:
-            msg = f"init_params is {self.init_params!r}; it must be one of {', '.join(INIT_PARAMS)}"
-            raise InvalidParameter(msg)
-        for name, kind, low in _RANGES:
-            value: Any = getattr(self, name)
-            if not isinstance(value, kind) or isinstance(value, bool) or not low <= value < np.inf:
-                what = "an integer" if kind is Integral else "a number"
-                msg = f"{name} is {value!r}; it must be {what} of at least {low}"
-                raise InvalidParameter(msg)
 
     def _source(self, X: Any) -> Source:
         check_is_fitted(self)
@@ -409,33 +358,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         with one_blas_thread(), naming_chunks(source), local as scheduler:
             total: Score = Passes(source, weights, scheduler).run(self._model.score_work())
         return total
-
-
-_FITTED = (
-    "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
-    "converged_", "n_iter_", "lower_bound_", "lower_bounds_",
-)  # fmt: skip
-_RANGES: tuple[tuple[str, Any, float], ...] = (
-    ("n_components", Integral, 1),
-    ("tol", Real, 0),
-    ("reg_covar", Real, 0),
-    ("reg_relative", Real, 0),
-    ("max_iter", Integral, 0),
-    ("n_init", Integral, 1),
-    ("verbose_interval", Integral, 1),
-)
-
-
-def _seed(random_state: Any) -> int:
-    """One number from whatever scikit-learn and NumPy take for a random state."""
-    if isinstance(random_state, int | np.integer):
-        if not 0 <= random_state < 2**63:
-            msg = f"random_state is {random_state}; it must be between 0 and 2**63 - 1"
-            raise InvalidParameter(msg)
-        return int(random_state)
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**32))
-    return int(check_random_state(random_state).randint(2**31))
 
 
 def load(path: str | Path) -> GaussianMixture:

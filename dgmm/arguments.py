@@ -1,15 +1,30 @@
-"""Checks what a user gives of the start."""
+"""Checks what a user passes to the estimator, before any work is spent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 from dgmm.engine.fit import Start
 from dgmm.errors import IllDefinedCovariance, InvalidParameter
+from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.covariance_type import CovarianceType
+from dgmm.mixture.initialization import INIT_PARAMS
+
+_RANGES: tuple[tuple[str, Any, float], ...] = (
+    ("n_components", Integral, 1),
+    ("tol", Real, 0),
+    ("reg_covar", Real, 0),
+    ("reg_relative", Real, 0),
+    ("max_iter", Integral, 0),
+    ("n_init", Integral, 1),
+    ("verbose_interval", Integral, 1),
+)
 
 
 def user_start(
@@ -48,14 +63,9 @@ def _array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]
 
 def _covariances(covariance: CovarianceType, precisions: NDArray[np.float64]) -> Any:
     msg = f"precisions_init: '{covariance.name} precision' should be "
-    if (
-        precisions.ndim > 1
-        and precisions.shape[-1] == precisions.shape[-2]
-        and covariance.name in ("full", "tied")
-    ):
-        if not np.allclose(precisions, np.swapaxes(precisions, -1, -2)):
-            raise InvalidParameter(msg + "symmetric, positive-definite")
-        if not np.all(np.linalg.eigvalsh(precisions) > 0):
+    if covariance.name in ("full", "tied"):
+        symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
+        if not (symmetric and np.all(np.linalg.eigvalsh(precisions) > 0)):
             raise InvalidParameter(msg + "symmetric, positive-definite")
     elif not np.all(precisions > 0):
         raise InvalidParameter(msg + "positive")
@@ -65,3 +75,35 @@ def _covariances(covariance: CovarianceType, precisions: NDArray[np.float64]) ->
     except IllDefinedCovariance:
         raise InvalidParameter(msg + "invertible in double precision") from None
     return found
+
+
+def check_parameters(given: Mapping[str, Any]) -> None:
+    """Refuse values of the estimator's parameters that mean nothing.
+
+    Raises
+    ------
+    InvalidParameter
+        Naming the parameter, its value and what it may be.
+    """
+    covariance_type(given["covariance_type"])
+    if given["init_params"] not in INIT_PARAMS:
+        msg = f"init_params is {given['init_params']!r}; it must be one of {', '.join(INIT_PARAMS)}"
+        raise InvalidParameter(msg)
+    for name, kind, low in _RANGES:
+        value = given[name]
+        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value < np.inf:
+            what = "an integer" if kind is Integral else "a number"
+            msg = f"{name} is {value!r}; it must be {what} of at least {low}"
+            raise InvalidParameter(msg)
+
+
+def seed_of(random_state: Any) -> int:
+    """One number from whatever scikit-learn and NumPy take for a random state."""
+    if isinstance(random_state, int | np.integer):
+        if not 0 <= random_state < 2**63:
+            msg = f"random_state is {random_state}; it must be between 0 and 2**63 - 1"
+            raise InvalidParameter(msg)
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**32))
+    return int(check_random_state(random_state).randint(2**31))
