@@ -64,7 +64,7 @@ def bits(model: GaussianMixture) -> bytes:
     return b"".join(part.tobytes() for part in parts) + np.array(found.history).tobytes()
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (3, 2)])
+@pytest.mark.parametrize(("workers", "threads"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), (3, 2)])
 def test_clusters_give_the_same_bits(stored, expected, workers, threads):
     assert open_source(stored).n_blocks >= 64
     with (

@@ -115,6 +115,7 @@ def test_killed_driver(stored, unbroken, tmp_path, seed):
     killed_and_resumed(stored, unbroken, tmp_path, ["sync", "threads"], kills=3, seed=seed)
 
 
+@pytest.mark.slow
 def test_killed_driver_on_a_cluster(stored, unbroken, tmp_path):
     killed_and_resumed(stored, unbroken, tmp_path, ["2"], kills=1, seed=2)
 
