@@ -16,13 +16,10 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from dgmm.arguments import check_parameters, seed_of, user_start
 from dgmm.data.source import Source, open_source, open_weights
 from dgmm.engine.fit import Settings, Start
-from dgmm.engine.likelihood import PreparedEStep, Score
+from dgmm.engine.likelihood import PreparedEStep, Score, total_score
 from dgmm.engine.model import Model
-from dgmm.engine.passes import Passes
 from dgmm.engine.rowwise import Quantity, per_row
 from dgmm.engine.run import Observer, fit_model
-from dgmm.engine.scheduling import one_blas_thread, scheduler_for
-from dgmm.engine.validity import naming_chunks
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
 from dgmm.interchange import model_of_sklearn, to_sklearn
 from dgmm.mixture.covariance import covariance_type
@@ -354,10 +351,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         weights = None
         if sample_weight is not None:
             weights = open_weights(sample_weight, source.n_rows, source.bounds)
-        local = scheduler_for(local=source.local)
-        with one_blas_thread(), naming_chunks(source), local as scheduler:
-            total: Score = Passes(source, weights, scheduler).run(self._model.score_work())
-        return total
+        return total_score(source, weights, self._model.score_work())
 
 
 def load(path: str | Path) -> GaussianMixture:

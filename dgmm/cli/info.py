@@ -12,11 +12,8 @@ from dgmm.cli.options import json_option
 from dgmm.cli.table import component_table, components_json, show
 from dgmm.engine import archive, record
 from dgmm.engine.checkpoint import Checkpoint
-from dgmm.engine.fit import Settings
 from dgmm.engine.model import KIND, Model
 from dgmm.errors import EnvironmentWarning, SourceNotFound
-
-_UNKNOWN = 0.0  # a setting that is not part of a fit's identity
 
 
 @click.command()
@@ -67,21 +64,10 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
     if identity is None:
         msg = f"{path} is a folder without checkpoints of dgmm. Pass a model file, or the --checkpoint of a fit."
         raise SourceNotFound(msg)
-    settings = Settings(
-        n_components=identity["n_components"],
-        covariance_type=identity["covariance_type"],
-        tol=_UNKNOWN,
-        reg_covar=identity["reg_covar"],
-        reg_relative=identity["reg_relative"],
-        max_iter=0,
-        n_init=identity["n_init"],
-        init_params=identity["init_params"],
-        seed=identity["seed"],
-    )
     with warnings.catch_warnings():
         # It says that the fit goes on; here nothing does.
         warnings.simplefilter("ignore", EnvironmentWarning)
-        found = record.load(Checkpoint(path, identity, {}), settings)
+        found = record.load(Checkpoint(path, identity, {}))
     sound = [restart for restart in found.restarts.values() if not restart.failed]
     best = max(sound, key=lambda restart: restart.rank, default=None)
     state = found.state or (best.state if best else None)
@@ -90,16 +76,16 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
         "path": str(path),
         "scanned": found.scan is not None,
         "starts_done": len(found.restarts),
-        "n_init": settings.n_init,
+        "n_init": identity["n_init"],
         "iterations": found.state.n_iter if found.state else 0,
         "log_likelihood": state.log_likelihood if state else None,
         "identity": identity,
     }
     lines = [
-        f"checkpoints of a fit of {settings.n_components} components ({settings.covariance_type})",
+        f"checkpoints of a fit of {identity['n_components']} components ({identity['covariance_type']})",
         "scan: "
         + (f"{found.scan.n_rows:,} rows, sample of {len(found.scan.rows):,}" if found.scan else "not done"),
-        f"starts on the sample done: {len(found.restarts)} of {settings.n_init}",
+        f"starts on the sample done: {len(found.restarts)} of {identity['n_init']}",
     ]
     lines += [
         f"  start {index + 1}: {restart.state.n_iter} iterations, "
@@ -114,7 +100,7 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
         lines.append("the sample is all rows: the best start is the fit")
     else:
         lines.append("iterations on all rows: none yet")
-    lines.append(f"seed: {settings.seed}")
+    lines.append(f"seed: {identity['seed']}")
     if state and found.scan is not None:
         parameters = state.parameters.to_data(found.scan.frame)
         facts |= components_json(parameters)

@@ -18,12 +18,9 @@ from dgmm.cli.options import (
 from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
 from dgmm.data.source import open_source, open_weights
-from dgmm.engine.likelihood import Score
+from dgmm.engine.likelihood import total_score
 from dgmm.engine.model import Model
-from dgmm.engine.passes import Passes
 from dgmm.engine.predict import check_features
-from dgmm.engine.scheduling import one_blas_thread, scheduler_for
-from dgmm.engine.validity import naming_chunks
 from dgmm.mixture.criteria import aic, bic
 
 
@@ -50,15 +47,8 @@ def score(
     source_weights = None
     if weights is not None:
         source_weights = open_weights(weights, source.n_rows, source.bounds, missing_chunks=missing_chunks)
-    log = RowsLog()
-    with (
-        where.client(source),
-        one_blas_thread(),
-        naming_chunks(source),
-        scheduler_for(local=source.local) as scheduler,
-    ):
-        passes = Passes(source, source_weights, scheduler, lambda done: log(done, source.n_rows))
-        total: Score = passes.run(model.score_work())
+    with where.client(source):
+        total = total_score(source, source_weights, model.score_work(), RowsLog())
     n_parameters = model.parameters.n_parameters
     facts = {
         "mean_log_likelihood": total.log_likelihood / total.weight,

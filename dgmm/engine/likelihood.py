@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dgmm.engine.passes import BlockFunction, Rows
-from dgmm.engine.validity import check_finite, check_weights
+from dgmm.data.source import Source
+from dgmm.engine.passes import BlockFunction, Passes, Rows
+from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.engine.validity import check_finite, check_weights, naming_chunks
 from dgmm.mixture.components import Components
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
@@ -89,3 +92,21 @@ class ScoreWork(PreparedEStep):
             return Score(total, float(len(rows)) if weights is None else float(weights.sum(dtype=float)))
 
         return score
+
+
+def total_score(
+    source: Source,
+    weights: Source | None,
+    work: ScoreWork,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> Score:
+    """Score all rows in one pass, on the active Dask client if there is one.
+
+    Raises
+    ------
+    NonFiniteData, InvalidWeights, ClusterError
+    """
+    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local) as scheduler:
+        passes = Passes(source, weights, scheduler, lambda done: on_rows(done, source.n_rows))
+        total: Score = passes.run(work)
+    return total

@@ -86,6 +86,11 @@ class Passes:
     on_rows: Callable[[int], None] = lambda _: None
     _block_seconds: float | None = field(default=None, init=False)
 
+    @property
+    def delayed(self) -> bool:
+        """Whether rows or weights are tasks of somebody's Dask graph."""
+        return self.source.delayed or (self.weights is not None and self.weights.delayed)
+
     def run(self, work: Work) -> Any:
         """The sum of the work's results over all blocks."""
         started = time.perf_counter()
@@ -98,7 +103,7 @@ class Passes:
 
         report = self.scheduler.reporter(count)
         leaves = self._leaves()
-        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.source.delayed:
+        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
             first, last = leaves[0]
             total = _leaf(work.prepare(), *self._inputs(first, last), count)
         else:

@@ -75,24 +75,25 @@ def save(checkpoint: Checkpoint, event: Event) -> None:
             checkpoint.save_step(_ITERATION, state.n_iter, {}, _pack_state(state))
 
 
-def load(checkpoint: Checkpoint, settings: Settings) -> Progress:
+def load(checkpoint: Checkpoint) -> Progress:
     """What earlier runs left."""
     record = checkpoint.load(_SCAN)
     if record is None:
         return Progress()
+    covariance = checkpoint.identity["covariance_type"]
     restarts = {}
     for name in checkpoint.names(f"{_RESTART}-"):
         found = checkpoint.load(name)
         if found is not None:
             header, arrays = found
-            state = _state(settings, arrays)
+            state = _state(covariance, arrays)
             index = int(name.removeprefix(f"{_RESTART}-"))
             restarts[index] = Restart(state, header["failed"], tuple(header["collapsed"]))
     latest = checkpoint.load_latest(_ITERATION)
     return Progress(
         scan=_unpack_scan(*record),
         restarts=restarts,
-        state=None if latest is None else _state(settings, latest[2]),
+        state=None if latest is None else _state(covariance, latest[2]),
     )
 
 
@@ -100,8 +101,8 @@ def _pack_state(state: EMState) -> dict[str, NDArray[Any]]:
     return {**parameter_arrays(state.parameters), "history": np.array(state.history, dtype=np.float64)}
 
 
-def _state(settings: Settings, arrays: dict[str, NDArray[Any]]) -> EMState:
-    parameters = parameters_from(settings.covariance_type, arrays)
+def _state(covariance: str, arrays: dict[str, NDArray[Any]]) -> EMState:
+    parameters = parameters_from(covariance, arrays)
     return EMState(parameters, tuple(arrays["history"].tolist()))
 
 

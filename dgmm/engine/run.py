@@ -110,14 +110,14 @@ def _run(passes: Passes, settings: Settings, directory: str | Path | None, obser
         _watch(fit, observer.on_event)
         return fit
     content = ""
-    if any(part is not None and part.delayed for part in (passes.source, passes.weights)):
+    if passes.delayed:
         # Only its content says whether a Dask graph still gives the same rows.
         scanned = next(fit.events())
         assert isinstance(scanned, Scanned)  # noqa: S101
         content = scanned.scan.content
     identity = record.identity(passes.source, passes.weights, settings, settings.seed, content)
     with Checkpoint(directory, identity, environment()) as checkpoint:
-        found = record.load(checkpoint, settings)
+        found = record.load(checkpoint)
         if fit.progress.scan is not None and found.scan is None:
             record.save(checkpoint, Scanned(fit.progress.scan))
             found = Progress(scan=fit.progress.scan)

@@ -168,7 +168,7 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     source = passes.source
     rule = SamplingRule.for_rows(sample_rows, seed, source.n_rows)
     with naming_chunks(source):
-        summary: Summary = passes.run(ScanWork(rule, hash_content=source.delayed or _delayed(passes)))
+        summary: Summary = passes.run(ScanWork(rule, hash_content=passes.delayed))
     if not summary.weight > 0:
         msg = "all sample weights are 0; at least one row must have a positive weight"
         raise InvalidWeights(msg)
@@ -189,7 +189,3 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
         radius_squared=float(np.quantile(distances, _RADIUS_QUANTILE)),
         content=f"{summary.digest:064x}" if summary.digest else "",
     )
-
-
-def _delayed(passes: Passes) -> bool:
-    return passes.weights is not None and passes.weights.delayed

@@ -135,6 +135,16 @@ def test_dask_data_are_known_by_their_content(rows, tmp_path):
         fit(da.from_array(other, chunks=(700, 2)), tmp_path)
 
 
+@pytest.mark.parametrize("n", [500, 5000])
+def test_dask_weights_with_rows_in_memory(rows, n):
+    """Also where the pass is one leaf, which needs no graph for its rows."""
+    weights = np.random.default_rng(1).uniform(0.5, 2, n)
+    models = [GaussianMixture(2, random_state=0) for _ in range(2)]
+    models[0].fit(rows[:n], sample_weight=weights)
+    models[1].fit(rows[:n], sample_weight=da.from_array(weights, chunks=77))
+    assert bits(models[0]) == bits(models[1])
+
+
 def test_a_second_driver_is_kept_out(rows, tmp_path):
     fit(rows, tmp_path)
     identity = Checkpoint.recorded_identity(tmp_path)
