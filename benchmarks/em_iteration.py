@@ -19,9 +19,10 @@ from sklearn.mixture import GaussianMixture as Sklearn
 from threadpoolctl import threadpool_limits
 
 from dgmm.data.source import open_source
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import EStepWork
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import LocalScheduler, one_blas_thread
+from dgmm.engine.scheduling import LocalScheduler
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from em_iteration import generate
 
-from dgmm.engine.scheduling import one_blas_thread
+from dgmm.engine.blas import one_blas_thread
 from dgmm.mixture import components
 from dgmm.mixture.components import Components, two_gemms_pay
 from dgmm.mixture.expectation import EStep

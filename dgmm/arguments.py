@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from dgmm.engine.fit import Start
+from dgmm.engine.settings import Start
 from dgmm.errors import IllDefinedCovariance, InvalidParameter
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.covariance_type import CovarianceType
@@ -22,9 +22,13 @@ _RANGES: tuple[tuple[str, Any, float], ...] = (
     ("reg_covar", Real, 0),
     ("reg_relative", Real, 0),
     ("max_iter", Integral, 0),
+    ("max_passes", Integral, 1),
     ("n_init", Integral, 1),
+    ("n_finalists", Integral, 1),
+    ("sample_size", Integral, 1),
     ("verbose_interval", Integral, 1),
 )
+_OPTIONAL = ("max_passes", "sample_size")
 
 
 def user_start(
@@ -91,10 +95,19 @@ def check_parameters(given: Mapping[str, Any]) -> None:
         raise InvalidParameter(msg)
     for name, kind, low in _RANGES:
         value = given[name]
+        if value is None and name in _OPTIONAL:
+            continue
         if not isinstance(value, kind) or isinstance(value, bool) or not low <= value < np.inf:
             what = "an integer" if kind is Integral else "a number"
             msg = f"{name} is {value!r}; it must be {what} of at least {low}"
             raise InvalidParameter(msg)
+    if given["n_finalists"] > given["n_init"]:
+        msg = f"n_finalists is {given['n_finalists']}; it must be at most n_init, which is {given['n_init']}"
+        raise InvalidParameter(msg)
+    size, k = given["sample_size"], given["n_components"]
+    if size is not None and size < k:
+        msg = f"sample_size is {size}; the starts of {k} components need at least {k} rows, better thousands"
+        raise InvalidParameter(msg)
 
 
 def seed_of(random_state: Any) -> int:

@@ -15,11 +15,12 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from dgmm.arguments import check_parameters, seed_of, user_start
 from dgmm.data.source import Source, open_source, open_weights
-from dgmm.engine.fit import Settings, Start
 from dgmm.engine.likelihood import PreparedEStep, Score, total_score
 from dgmm.engine.model import Model
 from dgmm.engine.rowwise import Quantity, per_row
 from dgmm.engine.run import Observer, fit_model
+from dgmm.engine.settings import Settings, Start
+from dgmm.engine.trace import history_table
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
 from dgmm.interchange import model_of_sklearn, to_sklearn
 from dgmm.mixture.covariance import covariance_type
@@ -46,14 +47,21 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     reg_relative : float, default=0.0
         Times the data's variance of each feature, added likewise (spherical: times the mean variance).
     max_iter : int, default=1000
-        Iterations on the sample for each start, and then on all rows.
+        Iterations on the sample for each run, and then on all rows.
+    max_passes : int or None, default=None
+        Passes over all rows at most, the scan among them.
     n_init : int, default=1
-        Starts tried; the best goes on.
-    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='k-means++'
-        How a start is drawn from the sample.
+        Starts tried on the sample, the worse half of them dropped again and again; the best is improved by
+        split-and-merge moves, and goes on.
+    n_finalists : int, default=1
+        So many of the best starts go on to all rows, in the same passes.
+    init_params : {'mixed', 'kmeans', 'k-means++', 'random', 'random_from_data'}, default='mixed'
+        How a start is drawn from the sample; `mixed` takes 'k-means++', 'random_from_data' and 'kmeans' in turn.
+    sample_size : int or None, default=None
+        Rows of the sample; None is 50,000, fewer where rows are very long.
     weights_init, means_init, precisions_init : array-like, default=None
         (K,), (K, D), and the precisions in the shape of the covariances. All three together are the start
-        itself: EM then begins with a pass over all rows.
+        itself: EM then begins with a pass over all rows. Where any is given no component is split or merged.
     random_state : int, RandomState, Generator or None, default=None
         None draws a seed, which a checkpoint records.
     warm_start : bool, default=False
@@ -76,6 +84,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Mean log-likelihood per row that the last iteration found.
     lower_bounds_ : list of float
         The same of every iteration.
+    n_passes_ : int
+        Passes over all rows that the fit took, the scan among them.
+    history_ : ndarray (n_iter_,), structured
+        Of each iteration: `log_likelihood`, `gain`, `seconds`, `rows_per_second`, `smallest_weight`, and
+        `smallest_eigenvalue` of the covariances, in units in which each feature's spread is about 1.
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X has names.
@@ -103,8 +116,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         reg_covar: float = 1e-6,
         reg_relative: float = 0.0,
         max_iter: int = 1000,
+        max_passes: int | None = None,
         n_init: int = 1,
-        init_params: str = "k-means++",
+        n_finalists: int = 1,
+        init_params: str = "mixed",
+        sample_size: int | None = None,
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
@@ -119,8 +135,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.reg_covar = reg_covar
         self.reg_relative = reg_relative
         self.max_iter = max_iter
+        self.max_passes = max_passes
         self.n_init = n_init
+        self.n_finalists = n_finalists
         self.init_params = init_params
+        self.sample_size = sample_size
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
@@ -180,9 +199,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         )
         _check_feature_names(self, X, reset=True)
         self._adopt(model)
-        if outcome.collapsed:
+        if outcome.run.collapsed:
             msg = (
-                f"components {list(outcome.collapsed)} rest on very few distinct rows in every start; "
+                f"components {list(outcome.run.collapsed)} rest on very few distinct rows in every start; "
                 "use fewer components, more starts (n_init), or a larger reg_covar"
             )
             warnings.warn(msg, CollapsedComponentWarning, stacklevel=2)
@@ -279,6 +298,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.precisions_ = covariance.precisions(cholesky).astype(dtype)
         self.converged_ = model.converged
         self.n_iter_ = model.n_iter
+        self.n_passes_ = model.n_passes
+        self.history_ = history_table(model.trace, model.n_rows)
         self.lower_bounds_ = list(model.history)
         self.lower_bound_ = model.history[-1] if model.history else -np.inf
         self.n_features_in_ = parameters.n_features
@@ -323,8 +344,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             reg_covar=float(self.reg_covar),
             reg_relative=float(self.reg_relative),
             max_iter=int(self.max_iter),
+            max_passes=None if self.max_passes is None else int(self.max_passes),
             n_init=int(self.n_init),
+            n_finalists=int(self.n_finalists),
             init_params=self.init_params,
+            sample_size=None if self.sample_size is None else int(self.sample_size),
             seed=0 if self.random_state is None else seed_of(self.random_state),
             start=start,
         )

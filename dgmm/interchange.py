@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgmm.engine.model import Model
+from dgmm.engine.trace import Step
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
@@ -22,7 +23,10 @@ def to_sklearn(fitted: Any) -> Any:
     from sklearn.mixture import GaussianMixture
 
     shared = set(GaussianMixture().get_params())
-    other = GaussianMixture(**{k: v for k, v in fitted.get_params().items() if k in shared})
+    params = {k: v for k, v in fitted.get_params().items() if k in shared}
+    if params["init_params"] == "mixed":
+        params["init_params"] = "k-means++"
+    other = GaussianMixture(**params)
     for name in (*_FITTED, "n_features_in_", "feature_names_in_"):
         if hasattr(fitted, name):
             setattr(other, name, getattr(fitted, name))
@@ -52,9 +56,9 @@ def model_of_sklearn(fitted: Any) -> Model:
         frame=frame,
         dtype=np.dtype(fitted.means_.dtype),
         radius_squared=float(16 * d),
-        n_iter=int(fitted.n_iter_),
         converged=bool(fitted.converged_),
-        history=tuple(float(b) for b in bounds),
+        trace=tuple(Step(float(bound), np.nan, np.nan, np.nan) for bound in bounds),
+        n_passes=0,
         n_rows=0,
         weight=0.0,
         feature_names=tuple(getattr(fitted, "feature_names_in_", ())),

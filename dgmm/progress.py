@@ -8,7 +8,8 @@ from typing import TextIO
 
 from dask.utils import format_bytes, format_time
 
-from dgmm.engine.fit import Event, Iterated, Restarted, Scanned, Stepped
+from dgmm.engine.fit import Event, Iterated, Scanned
+from dgmm.engine.search import Searched
 
 _REFRESH_SECONDS = 0.2
 
@@ -59,20 +60,18 @@ class ProgressLog:
             case Scanned(scan):
                 text = f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}"
                 self._line(text + self._pace(scan.n_rows, seconds))
-            case Stepped(index, state):
-                if state.n_iter % self._every == 0:
-                    self._line(f"start {index + 1}, iteration {state.n_iter}: {_gain(state.history)}")
-            case Restarted(index, restart):
-                note = f", failed: {restart.failed}" if restart.failed else ""
-                note += f", collapsed components {list(restart.collapsed)}" if restart.collapsed else ""
-                state = restart.state
+            case Searched(name, run):
+                note = f", failed: {run.failed}" if run.failed else ""
+                note += f", collapsed components {list(run.collapsed)}" if run.collapsed else ""
                 self._line(
-                    f"start {index + 1} done on the sample: {state.n_iter} iterations, "
-                    f"log-likelihood {state.log_likelihood:.9g}{note}"
+                    f"sample, {spoken(name)}: {run.state.n_iter} iterations, "
+                    f"log-likelihood {run.state.log_likelihood:.9g}{note}"
                 )
-            case Iterated(state):
-                if state.n_iter % self._every == 0:
-                    text = f"iteration {state.n_iter}: {_gain(state.history)}"
+            case Iterated(finalists):
+                if event.n_iter % self._every == 0:
+                    running = sum(run.state.n_iter == event.n_iter for run in finalists.values())
+                    text = f"iteration {event.n_iter}: {_gain(event.best.state.history)}"
+                    text += f", {running} finalists" if len(finalists) > 1 else ""
                     self._line(text + self._pace(self._total, seconds))
 
     def _pace(self, rows: int, seconds: float) -> str:
@@ -84,6 +83,13 @@ class ProgressLog:
         clear = "\r\x1b[K" if self._live else ""
         self._stream.write(f"{clear}{text}\n")
         self._stream.flush()
+
+
+def spoken(name: str) -> str:
+    """The name of a run as people count: start-0003-1 is start 4."""
+    kind, start, *rest = name.split("-")
+    words = {"start": f"start {int(start) + 1}", "last": f"start {int(start) + 1} to the end"}
+    return words.get(kind) or f"split-and-merge round {int(rest[0]) + 1} of start {int(start) + 1}"
 
 
 def _gain(history: tuple[float, ...]) -> str:

@@ -47,9 +47,12 @@ def _setting(flag: str, name: str, help: str, **kind: Any) -> Callable[[Command]
 )  # fmt: skip
 @_setting("--covariance-type", "covariance_type", "Shape.", type=click.Choice(list(COVARIANCE_TYPES)))
 @_setting("--n-init", "n_init", "Starts tried on a sample.", type=click.IntRange(min=1))
+@_setting("--n-finalists", "n_finalists", "Best starts that go on to all rows.", type=click.IntRange(min=1))
 @_setting("--init-params", "init_params", "How a start is drawn.", type=click.Choice(INIT_PARAMS))
 @_setting("--tol", "tol", "What EM may still gain when it stops, per row.", type=click.FloatRange(min=0))
 @_setting("--max-iter", "max_iter", "Iterations at most.", type=click.IntRange(min=0))
+@click.option("--max-passes", type=click.IntRange(min=1), help="Passes over the data at most.")
+@click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample.  [default: 50,000]")
 @_setting("--reg-covar", "reg_covar", "Added to each variance.", type=click.FloatRange(min=0))
 @_setting("--reg-relative", "reg_relative", "Added, times the data's variance.", type=click.FloatRange(min=0))
 @click.option("--seed", "random_state", type=click.IntRange(min=0), help="Of sample and starts.  [default: drawn]")
@@ -85,6 +88,7 @@ def fit(
         "model": str(model_file),
         "rows": source.n_rows,
         "n_iter": mixture.n_iter_,
+        "n_passes": mixture.n_passes_,
         "converged": mixture.converged_,
         "log_likelihood": mixture.lower_bound_,
         "seconds": round(time.monotonic() - began, 3),
@@ -93,6 +97,7 @@ def fit(
     text = (
         f"{component_table(parameters)}\n\n"
         f"mean log-likelihood {mixture.lower_bound_:.9g} after {mixture.n_iter_} iterations"
+        f" and {mixture.n_passes_} passes over the data"
         f"{'' if mixture.converged_ else ' (not converged)'}; model written to {model_file}"
     )
     show(facts, text, as_json=as_json)

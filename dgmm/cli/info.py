@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from dgmm.cli.options import json_option
-from dgmm.cli.table import component_table, components_json, show
+from dgmm.cli.table import component_table, components_json, history_json, history_text, show
 from dgmm.engine import archive, record
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.model import KIND, Model
 from dgmm.errors import EnvironmentWarning, SourceNotFound
+from dgmm.progress import spoken
 
 
 @click.command()
@@ -38,8 +39,10 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         "weight": model.weight,
         "dtype": model.dtype.name,
         "n_iter": model.n_iter,
+        "n_passes": model.n_passes,
         "converged": model.converged,
         "log_likelihood": log_likelihood,
+        "history": history_json(model.trace, model.n_rows),
         "feature_names": list(model.feature_names),
         "settings": model.settings,
         "versions": versions,
@@ -49,10 +52,12 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
     lines = [
         f"model of {k} components ({parameters.covariance.name}) in {d} features, "
         f"fitted to {model.n_rows:,} rows of {model.dtype.name}",
-        f"{'converged' if model.converged else 'not converged'} after {model.n_iter} iterations",
+        f"{'converged' if model.converged else 'not converged'} after {model.n_iter} iterations and "
+        f"{model.n_passes} passes over the data",
         f"mean log-likelihood: {'unknown' if log_likelihood is None else format(log_likelihood, '.9g')}",
         f"settings: {_listed(model.settings)}",
         f"versions: {_listed(versions)}",
+        *([history_text(model.trace, model.n_rows)] if model.trace else []),
         "",
         component_table(parameters, model.feature_names),
     ]
@@ -68,41 +73,41 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
         # It says that the fit goes on; here nothing does.
         warnings.simplefilter("ignore", EnvironmentWarning)
         found = record.load(Checkpoint(path, identity, {}))
-    sound = [restart for restart in found.restarts.values() if not restart.failed]
-    best = max(sound, key=lambda restart: restart.rank, default=None)
-    state = found.state or (best.state if best else None)
+    best = max((found.finalists or found.runs).values(), key=lambda run: run.rank, default=None)
+    passes = max((run.state.n_iter for run in found.finalists.values()), default=0)
     facts: dict[str, Any] = {
         "kind": "checkpoint",
         "path": str(path),
         "scanned": found.scan is not None,
-        "starts_done": len(found.restarts),
+        "runs": {name: run.state.log_likelihood for name, run in found.runs.items()},
         "n_init": identity["n_init"],
-        "iterations": found.state.n_iter if found.state else 0,
-        "log_likelihood": state.log_likelihood if state else None,
+        "iterations": passes,
+        "n_passes": passes + (found.scan is not None),
+        "log_likelihood": best.state.log_likelihood if best else None,
+        "history": history_json(best.trace, found.scan.n_rows) if best and found.scan else [],
         "identity": identity,
     }
     lines = [
         f"checkpoints of a fit of {identity['n_components']} components ({identity['covariance_type']})",
         "scan: "
         + (f"{found.scan.n_rows:,} rows, sample of {len(found.scan.rows):,}" if found.scan else "not done"),
-        f"starts on the sample done: {len(found.restarts)} of {identity['n_init']}",
+        f"runs on the sample, from {identity['n_init']} start(s):",
     ]
     lines += [
-        f"  start {index + 1}: {restart.state.n_iter} iterations, "
-        f"log-likelihood {restart.state.log_likelihood:.9g}{', failed' if restart.failed else ''}"
-        for index, restart in sorted(found.restarts.items())
+        f"  {spoken(name)}: {run.state.n_iter} iterations, "
+        f"log-likelihood {run.state.log_likelihood:.9g}{', failed' if run.failed else ''}"
+        for name, run in sorted(found.runs.items())
     ]
-    if found.state:
-        lines.append(
-            f"iterations on all rows: {found.state.n_iter}, log-likelihood {found.state.log_likelihood:.9g}"
-        )
+    if found.finalists and best and found.scan:
+        lines.append(f"iterations on all rows: {passes}, log-likelihood {best.state.log_likelihood:.9g}")
+        lines.append(history_text(best.trace, found.scan.n_rows))
     elif found.scan is not None and found.scan.complete:
-        lines.append("the sample is all rows: the best start is the fit")
+        lines.append("the sample is all rows: the best run is the fit")
     else:
         lines.append("iterations on all rows: none yet")
     lines.append(f"seed: {identity['seed']}")
-    if state and found.scan is not None:
-        parameters = state.parameters.to_data(found.scan.frame)
+    if best and found.scan is not None:
+        parameters = best.state.parameters.to_data(found.scan.frame)
         facts |= components_json(parameters)
         lines += ["", component_table(parameters)]
     return facts, "\n".join(lines)

@@ -10,9 +10,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.engine.trace import Trace, history_table
 from dgmm.mixture.parameters import Parameters
 
 _SHOWN_FEATURES = 8
+_SHOWN_ITERATIONS = 10
+_HISTORY_FORMATS = {
+    "log_likelihood": ".9g", "gain": "+.2g", "seconds": ".3g", "rows_per_second": ",.0f",
+    "smallest_weight": ".2g", "smallest_eigenvalue": ".2g",
+}  # fmt: skip
 Format = Callable[[float, float], str]
 
 
@@ -58,8 +64,7 @@ def component_table(
     for k in np.argsort(-parameters.weights, kind="stable"):
         cells = [formats[i](float(parameters.means[k, i]), float(spread[k, i])) for i in range(columns)]
         rows.append([str(k), f"{parameters.weights[k]:.4f}", *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = _aligned(rows)
     if columns < d:
         lines.append(f"... and {d - columns} more features; --json shows all")
     return "\n".join(lines)
@@ -75,6 +80,34 @@ def components_json(parameters: Parameters) -> dict[str, Any]:
         "means": parameters.means.tolist(),
         "standard_deviations": deviations(parameters).tolist(),
     }
+
+
+def history_json(trace: Trace, n_rows: int) -> list[dict[str, float | None]]:
+    """A record an iteration; null where nothing is known."""
+    table = history_table(trace, n_rows)
+    names = table.dtype.names or ()
+    return [{name: _known(float(row[name])) for name in names} for row in table]
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def history_text(trace: Trace, n_rows: int, shown: int = _SHOWN_ITERATIONS) -> str:
+    """A line for each of the last iterations."""
+    records = history_json(trace, n_rows)
+    columns = list(records[0]) if records else []
+    kept = [name for name in columns if any(record[name] is not None for record in records)]
+    cells = [["iteration", *(name.replace("_", " ") for name in kept)]]
+    for number, record in list(enumerate(records, 1))[-shown:]:
+        values = ((name, record[name]) for name in kept)
+        cells.append([str(number), *("" if v is None else format(v, _HISTORY_FORMATS[n]) for n, v in values)])
+    return "\n".join(_aligned(cells))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def show(facts: dict[str, Any], text: str, *, as_json: bool) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dgmm.data.output import CHUNK_BYTES, UNIT_ROWS, RowOutput
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.model import Model
-from dgmm.engine.scheduling import one_blas_thread
 
 
 def draw(

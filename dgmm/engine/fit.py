@@ -1,109 +1,18 @@
-"""A fit as a generator of events: scan, restarts on the sample, full passes. No printing, no files."""
+"""A fit as a generator of events: scan, search on the sample, full passes. No printing, no files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from dgmm.data.source import Source, open_source, open_weights
-from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
+from dgmm.engine.sampled import Run, Sampled
 from dgmm.engine.scan import Scan, scan
-from dgmm.engine.scheduling import LocalScheduler
-from dgmm.errors import IllDefinedCovariance
-from dgmm.mixture.components import Components
-from dgmm.mixture.covariance import covariance_type
-from dgmm.mixture.covariance_type import Array, CovarianceType
-from dgmm.mixture.criteria import collapsed, converged
-from dgmm.mixture.em import EM, EMState
-from dgmm.mixture.expectation import EStep
-from dgmm.mixture.initialization import start
-from dgmm.mixture.maximization import ridge_in_frame
-from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.statistics import SufficientStatistics
-
-# Rows of the sample that restarts run on, less where the rows are long.
-_SAMPLE_ROWS = 50_000
-_SAMPLE_BYTES = 1 << 26
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the user gives of the start, in data units; None is found on the sample.
-
-    Attributes
-    ----------
-    weights : ndarray (K,) or None
-    means : ndarray (K, D) or None
-    covariances : ndarray or None
-        In the shape of the covariance type.
-    """
-
-    weights: Array | None = None
-    means: Array | None = None
-    covariances: Array | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Nothing is left to be found."""
-        return self.weights is not None and self.means is not None and self.covariances is not None
-
-    def parameters(self, covariance: CovarianceType, drawn: Parameters | None = None) -> Parameters:
-        """What is given, and of `drawn` (in data units) the rest."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return Parameters(covariance, **given) if drawn is None else replace(drawn, **given)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a fit is asked to do; the names are the estimator's."""
-
-    n_components: int
-    covariance_type: str
-    tol: float
-    reg_covar: float
-    reg_relative: float
-    max_iter: int
-    n_init: int
-    init_params: str
-    seed: int
-    start: Start = field(default_factory=Start)
-
-    @property
-    def covariance(self) -> CovarianceType:
-        """The constraint on the covariances."""
-        return covariance_type(self.covariance_type)
-
-    @property
-    def n_starts(self) -> int:
-        """A complete start leaves nothing to chance: once is enough."""
-        return 1 if self.start.complete else self.n_init
-
-
-@dataclass(frozen=True, eq=False)
-class Restart:
-    """One start's run on the sample.
-
-    Attributes
-    ----------
-    state : EMState
-        The last one.
-    failed : str
-        Why it could not go on; empty if it could.
-    collapsed : tuple of int
-        Components that rest on too few rows.
-    """
-
-    state: EMState
-    failed: str = ""
-    collapsed: tuple[int, ...] = ()
-
-    @property
-    def rank(self) -> tuple[bool, bool, float]:
-        """Greater is better: whole solutions first, then by log-likelihood."""
-        return not self.failed, not self.collapsed, self.state.log_likelihood
+from dgmm.engine.search import Search, Searched
+from dgmm.engine.settings import Settings
+from dgmm.mixture.criteria import converged
+from dgmm.mixture.em import EMState
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +22,15 @@ class Progress:
     Attributes
     ----------
     scan : Scan or None
-    restarts : dict
-        By number of the start.
-    state : EMState or None
-        Of the full passes.
+    runs : dict
+        Of the search on the sample, by name.
+    finalists : dict
+        Of the full passes, by name; empty before the first one.
     """
 
     scan: Scan | None = None
-    restarts: dict[int, Restart] = field(default_factory=dict)
-    state: EMState | None = None
+    runs: Mapping[str, Run] = field(default_factory=dict)
+    finalists: Mapping[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,29 +41,23 @@ class Scanned:
 
 
 @dataclass(frozen=True, eq=False)
-class Stepped:
-    """One iteration on the sample."""
-
-    index: int
-    state: EMState
-
-
-@dataclass(frozen=True, eq=False)
-class Restarted:
-    """One start has run to its end on the sample."""
-
-    index: int
-    restart: Restart
-
-
-@dataclass(frozen=True, eq=False)
 class Iterated:
-    """One iteration on all rows."""
+    """One pass over all rows, an iteration of each finalist that was not finished."""
 
-    state: EMState
+    finalists: Mapping[str, Run]
+
+    @property
+    def n_iter(self) -> int:
+        """Passes so far, but for the scan."""
+        return max(run.state.n_iter for run in self.finalists.values())
+
+    @property
+    def best(self) -> Run:
+        """The one that leads."""
+        return _best(self.finalists)
 
 
-Event = Scanned | Stepped | Restarted | Iterated
+Event = Scanned | Searched | Iterated
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,21 +66,16 @@ class Outcome:
 
     Attributes
     ----------
-    state : EMState
+    run : Run
+        The best one; its `collapsed` are components that rest on too few rows of the sample.
     converged : bool
-    collapsed : tuple of int
-        Components that rest on too few rows, if no start was without any.
+    n_passes : int
+        Over all rows, the scan among them.
     """
 
-    state: EMState
+    run: Run
     converged: bool
-    collapsed: tuple[int, ...]
-
-
-def sample_rows(source: Source) -> int:
-    """Rows of the sample."""
-    row_bytes = source.n_features * source.dtype.itemsize
-    return min(source.n_rows, max(min(_SAMPLE_ROWS, _SAMPLE_BYTES // row_bytes), 1000))
+    n_passes: int
 
 
 class Fit:
@@ -198,102 +96,51 @@ class Fit:
         self.progress = progress or Progress()
 
     def events(self) -> Iterator[Event]:
-        """Run, or go on; the events that make `progress` are yielded once they are part of it."""
+        """Run, or go on; an event is yielded once it is part of `progress`."""
+        settings = self._settings
         if self.progress.scan is None:
             found = scan(
                 self._passes,
-                sample_rows=sample_rows(self._passes.source),
-                seed=self._settings.seed,
-                isotropic=self._settings.covariance.isotropic,
+                sample_rows=settings.sample_rows(self._passes.source),
+                seed=settings.seed,
+                isotropic=settings.covariance.isotropic,
             )
             self.progress = replace(self.progress, scan=found)
             yield Scanned(found)
-        skip_restarts = self.progress.state is not None or (
-            self._settings.start.complete and not self._scan.complete
-        )
-        if not skip_restarts:
-            yield from self._restarts()
-        if not self._scan.complete:
-            yield from self._full_passes()
+        assert self.progress.scan is not None  # noqa: S101
+        sampled = Sampled(self.progress.scan, settings)
+        finalists = self.progress.finalists
+        if not finalists and settings.start.complete and not sampled.scan.complete:
+            finalists = {"0": Run(sampled.begin(0))}
+        elif not finalists:
+            search = Search(sampled, self._passes.scheduler, self.progress.runs)
+            for event in search.events():
+                self.progress = replace(self.progress, runs=dict(search.runs))
+                yield event
+            if sampled.scan.complete:
+                self._outcome = search.best[0]
+                return
+            finalists = {
+                str(i): Run(EMState(run.state.parameters), collapsed=run.collapsed)
+                for i, run in enumerate(search.best)
+            }
+        yield from self._full_passes(sampled, finalists)
+
+    def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
+        em = sampled.em(self._settings.tol, self._settings.max_full_iterations)
+        members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
+        self._outcome = _best(finalists)
+        for runs in shared_passes(self._passes, members):
+            self.progress = replace(self.progress, finalists=runs)
+            self._outcome = _best(runs)
+            yield Iterated(runs)
 
     def outcome(self) -> Outcome:
         """The result, after the last event."""
-        best = max(self.progress.restarts.values(), key=lambda r: r.rank, default=None)
-        state = self.progress.state or (best.state if best else self._begin(0))
-        return Outcome(state, converged(state.history, self._settings.tol), best.collapsed if best else ())
+        run = self._outcome
+        passes = max((r.state.n_iter for r in self.progress.finalists.values()), default=0)
+        return Outcome(run, converged(run.state.history, self._settings.tol), 1 + passes)
 
-    @property
-    def _scan(self) -> Scan:
-        assert self.progress.scan is not None  # noqa: S101  the first event made it
-        return self.progress.scan
 
-    @property
-    def _em(self) -> EM:
-        s, found = self._settings, self._scan
-        scale = found.frame.scale
-        ridge = ridge_in_frame(s.covariance, scale, found.variance / scale / scale, s.reg_covar, s.reg_relative)
-        return EM(found.frame, ridge, s.tol, s.max_iter)
-
-    def _begin(self, index: int) -> EMState:
-        """The start number `index`."""
-        s, found, given = self._settings, self._scan, self._settings.start
-        frame = found.frame
-        if given.complete:
-            return EMState(given.parameters(s.covariance).to_frame(frame))
-        rng = np.random.default_rng([s.seed, index])
-        rows = frame.apply(found.rows)
-        drawn = start(rows, found.weights, s.n_components, s.covariance, s.init_params, self._em.ridge, rng)
-        if all(part is None for part in vars(given).values()):
-            return EMState(drawn)
-        return EMState(given.parameters(s.covariance, drawn.to_data(frame)).to_frame(frame))
-
-    def _restarts(self) -> Iterator[Event]:
-        sample = open_source(self._scan.rows)
-        weights = self._scan.weights
-        passes = Passes(
-            sample,
-            None if weights is None else open_weights(weights, sample.n_rows, sample.bounds),
-            LocalScheduler(),
-        )
-        em = self._em
-        for index in range(self._settings.n_starts):
-            earlier = self.progress.restarts.get(index)
-            if earlier and (earlier.failed or em.finished(earlier.state)):
-                continue
-            state, failed = earlier.state if earlier else self._begin(index), ""
-            try:
-                for reached in em.iterate(state, lambda p: self._e_pass(passes, p)):
-                    state = reached
-                    yield Stepped(index, state)
-                bad = tuple(self._collapsed(state))
-            except IllDefinedCovariance as error:
-                failed, bad = str(error), ()
-            restart = Restart(state, failed, bad)
-            restarts = {**self.progress.restarts, index: restart}
-            self.progress = replace(self.progress, restarts=restarts)
-            yield Restarted(index, restart)
-        restarts = self.progress.restarts
-        if all(restart.failed for restart in restarts.values()):
-            raise IllDefinedCovariance(restarts[0].failed)
-
-    def _full_passes(self) -> Iterator[Event]:
-        state = self.progress.state
-        if state is None and self._settings.start.complete:
-            state = self._begin(0)
-        elif state is None:
-            best = max(self.progress.restarts.values(), key=lambda r: r.rank)
-            state = EMState(best.state.parameters)
-        for reached in self._em.iterate(state, lambda p: self._e_pass(self._passes, p)):
-            self.progress = replace(self.progress, state=reached)
-            yield Iterated(reached)
-
-    def _e_pass(self, passes: Passes, parameters: Parameters) -> SufficientStatistics:
-        found = self._scan
-        work = EStepWork(parameters, found.frame, passes.source.dtype, found.radius_squared)
-        statistics: SufficientStatistics = passes.run(work)
-        return statistics
-
-    def _collapsed(self, state: EMState) -> list[int]:
-        double = np.dtype(np.float64)
-        components = Components.prepare(state.parameters, double, self._scan.radius_squared)
-        return collapsed(components, EStep(components, self._scan.frame), self._scan.rows)
+def _best(runs: Mapping[str, Run]) -> Run:
+    return max(runs.values(), key=lambda run: (not run.failed, run.state.log_likelihood))

@@ -1,21 +1,45 @@
-"""The passes that know a model: the E-step of a fit, and the score of a fitted one."""
+"""The passes that know a model, or several: the E-step of a fit, the score and criteria of fitted ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr
 
 from dgmm.data.source import Source
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.passes import BlockFunction, Passes, Rows
-from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.validity import check_finite, check_weights, naming_chunks
 from dgmm.mixture.components import Components
-from dgmm.mixture.expectation import EStep
+from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.statistics import SufficientStatistics
+from dgmm.mixture.together import Together
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One of several mixtures.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        In the frame.
+    frame : Frame
+    radius_squared : float
+        See `Components.prepare`.
+    """
+
+    parameters: Parameters
+    frame: Frame
+    radius_squared: float
+
+    def components(self, dtype: np.dtype[np.floating]) -> Components:
+        """Ready for an E-step."""
+        return Components.prepare(self.parameters, dtype, self.radius_squared)
 
 
 class EStepWork:
@@ -37,11 +61,11 @@ class EStepWork:
     def __init__(
         self, parameters: Parameters, frame: Frame, dtype: np.dtype[np.floating], radius_squared: float
     ) -> None:
-        self._arguments = (parameters, dtype, radius_squared)
-        self._frame = frame
+        self._candidate = Candidate(parameters, frame, radius_squared)
+        self._dtype = dtype
 
     def prepare(self) -> PreparedEStep:
-        return PreparedEStep(Components.prepare(*self._arguments), self._frame)
+        return PreparedEStep(self._candidate.components(self._dtype), self._candidate.frame)
 
 
 class PreparedEStep:
@@ -53,11 +77,38 @@ class PreparedEStep:
 
     def begin(self) -> BlockFunction:
         step = EStep(self.components, self.frame)
+        return lambda first, rows, weights: step(rows, weights)
 
-        def statistics(first: int, rows: Rows, weights: Rows | None) -> SufficientStatistics:
-            return step(rows, weights)
 
-        return statistics
+class LockstepWork:
+    """One E-step of several mixtures: blocks to their sufficient statistics, `Together`.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    dtype : dtype
+        float32 allows single precision where the guard of a mixture does.
+    """
+
+    name = "e-step"
+
+    def __init__(self, candidates: Sequence[Candidate], dtype: np.dtype[np.floating]) -> None:
+        self._candidates = tuple(candidates)
+        self._dtype = dtype
+
+    def prepare(self) -> PreparedLockstep:
+        return PreparedLockstep([(c.components(self._dtype), c.frame) for c in self._candidates])
+
+
+class PreparedLockstep:
+    """Components and frame of each mixture, as the leaves get them."""
+
+    def __init__(self, members: Sequence[tuple[Components, Frame]]) -> None:
+        self.members = members
+
+    def begin(self) -> BlockFunction:
+        step = Lockstep(self.members)
+        return lambda first, rows, weights: step(rows, weights)
 
 
 @dataclass(frozen=True)
@@ -83,15 +134,89 @@ class ScoreWork(PreparedEStep):
         step = EStep(self.components, self.frame)
 
         def score(first: int, rows: Rows, weights: Rows | None) -> Score:
-            check_finite(first, rows)
-            if weights is not None:
-                check_weights(first, weights)
+            weight = _checked_weight(first, rows, weights)
             total = 0.0
-            for tile, density, _ in step.posterior(rows):
-                total += float(density.sum() if weights is None else weights[tile] @ density)
-            return Score(total, float(len(rows)) if weights is None else float(weights.sum(dtype=float)))
+            for place, density, _ in step.posterior(rows):
+                total += _total(density, weights, place)
+            return Score(total, weight)
 
         return score
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What the criteria of a mixture are made of; they add over rows.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Sum of weighted log-densities, in data units.
+    weight : float
+        Sum of sample weights.
+    entropy : float
+        Of the responsibilities: minus the sum over rows and components of w r log r.
+    """
+
+    log_likelihood: float
+    weight: float
+    entropy: float
+
+    def __add__(self, other: Criteria) -> Criteria:
+        return Criteria(
+            self.log_likelihood + other.log_likelihood,
+            self.weight + other.weight,
+            self.entropy + other.entropy,
+        )
+
+
+class CriteriaWork(LockstepWork):
+    """Several mixtures as they are: blocks to the criteria of each, `Together`, in float64.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    """
+
+    name = "criteria"
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        super().__init__(candidates, np.dtype(np.float64))
+
+    def prepare(self) -> PreparedCriteria:
+        return PreparedCriteria(super().prepare().members)
+
+
+class PreparedCriteria(PreparedLockstep):
+    """The same for criteria."""
+
+    def begin(self) -> BlockFunction:
+        step = Lockstep(self.members)
+
+        def criteria(first: int, rows: Rows, weights: Rows | None) -> Together[Criteria]:
+            weight = _checked_weight(first, rows, weights)
+            log_likelihood, entropy = np.zeros((2, len(self.members)))
+            for member, place, density, responsibilities in step.posterior(rows):
+                log_likelihood[member] += _total(density, weights, place)
+                each = entr(responsibilities, out=responsibilities).sum(axis=0)
+                entropy[member] += _total(each, weights, place)
+            found = zip(log_likelihood.tolist(), entropy.tolist(), strict=True)
+            return Together(tuple(Criteria(total, weight, disorder) for total, disorder in found))
+
+        return criteria
+
+
+def _checked_weight(first: int, rows: Rows, weights: Rows | None) -> float:
+    """Weight of a block whose values and sample weights can be used."""
+    check_finite(first, rows)
+    if weights is None:
+        return float(len(rows))
+    check_weights(first, weights)
+    return float(weights.sum(dtype=float))
+
+
+def _total(values: Rows, weights: Rows | None, place: slice) -> float:
+    """Weighted sum over the rows of a tile."""
+    return float(values.sum() if weights is None else weights[place] @ values)
 
 
 def total_score(

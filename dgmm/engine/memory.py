@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from dask.utils import format_bytes
 
 from dgmm.data.source import Source
@@ -18,8 +21,7 @@ PROCESS_BYTES = 250 << 20
 def thread_bytes(
     source: Source,
     weights: Source | None,
-    n_components: int,
-    covariance: CovarianceType,
+    mixtures: Sequence[tuple[int, CovarianceType]],
     sample_rows: int,
 ) -> int:
     """Bytes that one worker thread needs at most, whatever the number of rows.
@@ -28,28 +30,55 @@ def thread_bytes(
     ----------
     source, weights : Source
         Two blocks each: the one being computed and the next being read.
-    n_components : int
-    covariance : CovarianceType
+    mixtures : sequence of (int, CovarianceType)
+        Those that a pass takes in lockstep: the number of components of each, and its covariances.
     sample_rows : int
         Rows of the scan's sample.
     """
-    k, d = n_components, source.n_features
+    d = source.n_features
     block_rows = int((source.bounds[1:] - source.bounds[:-1]).max())
     reading = source.read_bytes + block_rows * d * source.dtype.itemsize
     if weights is not None:
         reading += weights.read_bytes + block_rows * 8
+    components: dict[CovarianceType, list[int]] = {}
+    for k, covariance in mixtures:
+        components.setdefault(covariance, []).append(k)
+    buffers = sum(_buffer_bytes(source, block_rows, ks, covariance) for covariance, ks in components.items())
+    levels = max(source.n_blocks, 1).bit_length() + 2
+    sums = sum(_mixture_bytes(k, d, covariance, levels) for k, covariance in mixtures)
+    # The scan holds samples where the E-step holds statistics.
+    sample = sample_rows * (d * source.dtype.itemsize + 24)
+    return reading + max(buffers + sums, 4 * sample + 4096 * d * 16)
+
+
+def _buffer_bytes(source: Source, block_rows: int, components: Sequence[int], covariance: CovarianceType) -> int:
+    """Buffers of a tile, for mixtures of so many components each and one covariance type.
+
+    Those for which two GEMMs pay share a feature matrix; the others, and any that the guard centres, the rows.
+    """
+    d = source.n_features
+    features = covariance.n_features(d)
+    pay = [k for k in components if two_gemms_pay(k, d, features)]
+    # Of float32 rows both precisions may be needed.
+    each = 8 if source.dtype == np.float64 else 12
+
+    def tile_bytes(k: int, f: int) -> int:
+        kept, temporary = max(f, d + 1) + k + 3, 3 * d + 2
+        return (kept * each + temporary * 8) * min(tile_rows(k, f), block_rows)
+
+    # Which mixture has the most components of its group, and so sets the tile, is up to the guard.
+    groups = [max(tile_bytes(k, f) for k in ks) for f, ks in ((d, components), (features, pay)) if ks]
+    return sum(sorted(groups)[-len(components) :])
+
+
+def _mixture_bytes(k: int, d: int, covariance: CovarianceType, levels: int) -> int:
+    """What a mixture needs for itself: natural parameters, matrices, and a partial sum of statistics a level."""
     features = covariance.n_features(d)
     if not two_gemms_pay(k, d, features):
         features = d
-    tile = tile_rows(k, features)
-    buffers = (features + 2 * k + 4 * d) * min(tile, block_rows) * 8
     statistics = (2 * k * d + k * covariance.n_quadratic(d) + k) * 8
-    levels = max(source.n_blocks, 1).bit_length() + 2
     matrices = 3 * k * d * d * 8 if covariance.n_quadratic(d) > d else 0
-    e_step = buffers + levels * statistics + matrices + k * features * 12
-    # The scan holds samples where the E-step holds statistics.
-    sample = sample_rows * (d * source.dtype.itemsize + 24)
-    return reading + max(e_step, 4 * sample + 4096 * d * 16)
+    return levels * statistics + matrices + k * features * 12
 
 
 def check_plan(scheduler: Scheduler, per_thread: int, data: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dgmm.engine import archive
 from dgmm.engine.likelihood import ScoreWork
+from dgmm.engine.trace import Trace, pack_trace, unpack_trace
 from dgmm.errors import CorruptFile, SourceNotFound
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import covariance_type
@@ -34,10 +35,11 @@ class Model:
         Of the data it was fitted to: float32 or float64.
     radius_squared : float
         See `Components.prepare`.
-    n_iter : int
     converged : bool
-    history : tuple of float
-        Mean log-likelihood after each iteration.
+    trace : tuple of Step
+        Of the last phase's iterations; the model file leaves the seconds out, which differ from run to run.
+    n_passes : int
+        Over all rows, the scan among them.
     n_rows : int
     weight : float
         Sum of sample weights.
@@ -51,13 +53,23 @@ class Model:
     frame: Frame
     dtype: np.dtype[Any]
     radius_squared: float
-    n_iter: int
     converged: bool
-    history: tuple[float, ...]
+    trace: Trace
+    n_passes: int
     n_rows: int
     weight: float
     feature_names: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations of the last phase."""
+        return len(self.trace)
+
+    @property
+    def history(self) -> tuple[float, ...]:
+        """Mean log-likelihood that each iteration found."""
+        return tuple(step.log_likelihood for step in self.trace)
 
     def components(self) -> Components:
         """Ready for an E-step in float64."""
@@ -80,7 +92,7 @@ class Model:
         header: dict[str, Any] = {
             "covariance_type": self.parameters.covariance.name,
             "dtype": self.dtype.name,
-            "n_iter": self.n_iter,
+            "n_passes": self.n_passes,
             "converged": self.converged,
             "n_rows": self.n_rows,
             "weight": self.weight,
@@ -92,7 +104,7 @@ class Model:
             **parameter_arrays(self.parameters),
             "shift": self.frame.shift,
             "scale": self.frame.scale,
-            "history": np.array(self.history),
+            "trace": pack_trace(tuple(replace(step, seconds=np.nan) for step in self.trace)),
         }
         return archive.pack(KIND, header, arrays)
 
@@ -122,9 +134,9 @@ class Model:
                 frame=Frame(arrays["shift"], arrays["scale"]),
                 dtype=np.dtype(header["dtype"]),
                 radius_squared=header["radius_squared"],
-                n_iter=header["n_iter"],
                 converged=header["converged"],
-                history=tuple(arrays["history"].tolist()),
+                trace=unpack_trace(arrays["trace"]),
+                n_passes=header["n_passes"],
                 n_rows=header["n_rows"],
                 weight=header["weight"],
                 feature_names=tuple(header["feature_names"]),

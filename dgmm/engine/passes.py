@@ -13,7 +13,8 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from dgmm.data.source import Source, iter_blocks
-from dgmm.engine.scheduling import LocalScheduler, Scheduler, limit_worker_blas
+from dgmm.engine.blas import limit_worker_blas
+from dgmm.engine.scheduling import LocalScheduler, Scheduler
 from dgmm.engine.summation import BinaryCounter
 
 Rows = NDArray[np.floating]

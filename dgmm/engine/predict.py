@@ -11,12 +11,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from dgmm.data.output import RowOutput, unit_rows
 from dgmm.data.source import Source
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.rowwise import Quantity, describe
-from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.errors import ShapeMismatch
 
@@ -167,4 +168,4 @@ def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
     values = sum(int(np.prod(shape[1:])) for shape, _ in output.arrays.values())
     # Computed in 8 bytes, converted, and compressed on the way out.
     writing = output.chunk_rows * values * 8 * 3
-    return thread_bytes(reading, None, parameters.n_components, parameters.covariance, 0) + writing
+    return thread_bytes(reading, None, [(parameters.n_components, parameters.covariance)], 0) + writing

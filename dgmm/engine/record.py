@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 
 from dgmm.data.source import Source
 from dgmm.engine.checkpoint import Checkpoint
-from dgmm.engine.fit import Event, Iterated, Progress, Restart, Restarted, Scanned, Settings, Start, sample_rows
+from dgmm.engine.fit import Event, Iterated, Progress, Scanned
 from dgmm.engine.model import parameter_arrays, parameters_from
+from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
+from dgmm.engine.search import Searched
+from dgmm.engine.settings import Settings, Start
+from dgmm.engine.trace import pack_trace, unpack_trace
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.frame import Frame
 
-_SCAN, _RESTART, _ITERATION = "scan", "restart", "iteration"
+_SCAN, _RUN, _ITERATION = "scan", "run-", "iteration"
 
 
 def identity(
@@ -48,7 +52,8 @@ def identity(
         "reg_relative": float(s.reg_relative),
         "init_params": s.init_params,
         "n_init": s.n_init,
-        "sample_rows": sample_rows(source),
+        "n_finalists": s.n_finalists,
+        "sample_rows": s.sample_rows(source),
         "start": _start_digest(s.start),
         "seed": seed,
     }
@@ -59,51 +64,69 @@ def _start_digest(start: Start) -> str | None:
     for name, value in sorted(vars(start).items()):
         if value is not None:
             state.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
-    given = any(value is not None for value in vars(start).values())
-    return state.hexdigest() if given else None
+    return state.hexdigest() if start.given else None
 
 
 def save(checkpoint: Checkpoint, event: Event) -> None:
-    """Make an event durable, if it is one that a later run can start from."""
+    """Make an event durable."""
     match event:
         case Scanned(scan):
             checkpoint.save(_SCAN, *_pack_scan(scan))
-        case Restarted(index, restart):
-            header: dict[str, Any] = {"failed": restart.failed, "collapsed": list(restart.collapsed)}
-            checkpoint.save(f"{_RESTART}-{index:04d}", header, _pack_state(restart.state))
-        case Iterated(state):
-            checkpoint.save_step(_ITERATION, state.n_iter, {}, _pack_state(state))
+        case Searched(name, run):
+            checkpoint.save(_RUN + name, *pack_runs({name: run}))
+        case Iterated(finalists):
+            checkpoint.save_step(_ITERATION, event.n_iter, *pack_runs(finalists))
 
 
 def load(checkpoint: Checkpoint) -> Progress:
-    """What earlier runs left."""
+    """What earlier drivers left."""
     record = checkpoint.load(_SCAN)
     if record is None:
         return Progress()
     covariance = checkpoint.identity["covariance_type"]
-    restarts = {}
-    for name in checkpoint.names(f"{_RESTART}-"):
+    runs: dict[str, Run] = {}
+    for name in checkpoint.names(_RUN):
         found = checkpoint.load(name)
         if found is not None:
-            header, arrays = found
-            state = _state(covariance, arrays)
-            index = int(name.removeprefix(f"{_RESTART}-"))
-            restarts[index] = Restart(state, header["failed"], tuple(header["collapsed"]))
+            runs |= unpack_runs(*found, {name.removeprefix(_RUN): covariance})
     latest = checkpoint.load_latest(_ITERATION)
-    return Progress(
-        scan=_unpack_scan(*record),
-        restarts=restarts,
-        state=None if latest is None else _state(covariance, latest[2]),
-    )
+    finalists = {}
+    if latest is not None:
+        names = latest[1]["names"]
+        finalists = unpack_runs(*latest[1:], dict.fromkeys(names, covariance))
+    return Progress(_unpack_scan(*record), runs, finalists)
 
 
-def _pack_state(state: EMState) -> dict[str, NDArray[Any]]:
-    return {**parameter_arrays(state.parameters), "history": np.array(state.history, dtype=np.float64)}
+def pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Runs as header and arrays of one record."""
+    header: dict[str, Any] = {
+        "names": list(runs),
+        "failed": [run.failed for run in runs.values()],
+        "collapsed": [list(run.collapsed) for run in runs.values()],
+    }
+    arrays = {
+        f"{key}_{i}": value
+        for i, run in enumerate(runs.values())
+        for key, value in {
+            **parameter_arrays(run.state.parameters),
+            "history": np.array(run.state.history, dtype=np.float64),
+            "trace": pack_trace(run.trace),
+        }.items()
+    }
+    return header, arrays
 
 
-def _state(covariance: str, arrays: dict[str, NDArray[Any]]) -> EMState:
-    parameters = parameters_from(covariance, arrays)
-    return EMState(parameters, tuple(arrays["history"].tolist()))
+def unpack_runs(
+    header: dict[str, Any], arrays: Mapping[str, NDArray[Any]], covariances: Mapping[str, str]
+) -> dict[str, Run]:
+    """The inverse; `covariances` names each run's covariance type."""
+    runs = {}
+    for i, name in enumerate(header["names"]):
+        own = {key: arrays[f"{key}_{i}"] for key in ("weights", "means", "covariances", "history", "trace")}
+        state = EMState(parameters_from(covariances[name], own), tuple(own["history"].tolist()))
+        collapsed = tuple(header["collapsed"][i])
+        runs[name] = Run(state, unpack_trace(own["trace"]), header["failed"][i], collapsed)
+    return runs
 
 
 def _pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
@@ -119,6 +142,8 @@ def _pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
         "scale": scan.frame.scale,
         "mean": scan.mean,
         "variance": scan.variance,
+        "low": scan.low,
+        "high": scan.high,
         "rows": scan.rows,
     }
     if scan.weights is not None:
@@ -131,6 +156,8 @@ def _unpack_scan(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Sca
         frame=Frame(arrays["shift"], arrays["scale"]),
         mean=arrays["mean"],
         variance=arrays["variance"],
+        low=arrays["low"],
+        high=arrays["high"],
         rows=arrays["rows"],
         weights=arrays.get("row_weights"),
         **header,

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.source import Source, iter_blocks
+from dgmm.engine.blas import limit_worker_blas, one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
-from dgmm.engine.scheduling import limit_worker_blas, one_blas_thread
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.mixture.expectation import EStep
 

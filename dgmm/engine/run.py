@@ -10,12 +10,14 @@ from typing import Protocol
 
 from dgmm.data.source import Source
 from dgmm.engine import record
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.checkpoint import Checkpoint, environment
-from dgmm.engine.fit import Event, Fit, Outcome, Progress, Scanned, Settings, sample_rows
+from dgmm.engine.fit import Event, Fit, Outcome, Progress, Scanned
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import one_blas_thread, scheduler_for
+from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.settings import Settings
 
 
 class Observer(Protocol):
@@ -81,7 +83,8 @@ def fit_model(
         recorded = Checkpoint.recorded_identity(checkpoint) if checkpoint is not None else None
         settings = replace(settings, seed=recorded["seed"] if recorded else secrets.randbits(32))
     with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
-        per_thread = thread_bytes(source, weights, settings.n_components, settings.covariance, sample_rows(source))
+        mixtures = [(settings.n_components, settings.covariance)] * settings.n_finalists
+        per_thread = thread_bytes(source, weights, mixtures, settings.sample_rows(source))
         planned = check_plan(scheduler, per_thread, source.name)
         observer.on_plan(planned, scheduler.memory_per_thread())
         passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
@@ -90,13 +93,13 @@ def fit_model(
     scan = fit.progress.scan
     assert scan is not None  # noqa: S101  it comes first
     model = Model(
-        parameters=outcome.state.parameters,
+        parameters=outcome.run.state.parameters,
         frame=scan.frame,
         dtype=source.dtype,
         radius_squared=scan.radius_squared,
-        n_iter=outcome.state.n_iter,
         converged=outcome.converged,
-        history=outcome.state.history,
+        trace=outcome.run.trace,
+        n_passes=outcome.n_passes,
         n_rows=scan.n_rows,
         weight=scan.weight,
         settings={"seed": settings.seed},

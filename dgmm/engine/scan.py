@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class Summary:
         Sum of sample weights.
     mean, squares : ndarray (D,)
         Mean, and weighted sum of squared differences to it.
+    low, high : ndarray (D,)
+        Smallest and largest value.
     sample : Sample
     digest : int
         Of the content, for sources without a fingerprint of their own; else 0.
@@ -37,6 +39,8 @@ class Summary:
     weight: float
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     sample: Sample
     digest: int
 
@@ -47,8 +51,9 @@ class Summary:
             between = other.mean - self.mean
             mean = self.mean + between * share
             squares = self.squares + other.squares + between**2 * (self.weight * share)
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         digest = (self.digest + other.digest) % 2**256
-        return Summary(weight, mean, squares, self.sample + other.sample, digest)
+        return Summary(weight, mean, squares, low, high, self.sample + other.sample, digest)
 
 
 class ScanWork:
@@ -85,7 +90,10 @@ class ScanWork:
                 state.update(np.ascontiguousarray(part).data)
             digest = int.from_bytes(state.digest(), "big")
         sample = Sample.of_block(first, rows, weights, self._rule)
-        return Summary(*_moments(rows, weights), sample, digest)
+        present = rows if weights is None or weights.all() else rows[weights > 0]
+        low = present.min(axis=0, initial=np.inf).astype(np.float64)
+        high = present.max(axis=0, initial=-np.inf).astype(np.float64)
+        return Summary(*_moments(rows, weights), low, high, sample, digest)
 
 
 def _moments(rows: Rows, weights: Rows | None) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -103,15 +111,16 @@ def _moments(rows: Rows, weights: Rows | None) -> tuple[float, NDArray[np.float6
     return weight, mean, squares
 
 
-def _check_variance(variance: NDArray[np.float64], rows: Rows, name: str) -> None:
+def _check_variance(
+    variance: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], name: str
+) -> None:
     """Refuse features whose variances, or their inverses, a double cannot hold."""
-    low, high = rows.min(axis=0), rows.max(axis=0)
     bad = ~(variance < _LARGEST_VARIANCE) | ((variance < 1 / _LARGEST_VARIANCE) & (low < high))
     if bad.any():
         feature = int(np.flatnonzero(bad)[0])
         msg = (
-            f"feature {feature} of {name} has values from {low[feature]:.3g} to {high[feature]:.3g} in a sample: "
-            "squares of their differences leave the range of double precision. Multiply it by a constant that "
+            f"feature {feature} of {name} has values from {low[feature]:.3g} to {high[feature]:.3g}: squares "
+            "of their differences leave the range of double precision. Multiply it by a constant that "
             "brings them near 1."
         )
         raise InvalidData(msg)
@@ -127,8 +136,8 @@ class Scan:
     weight : float
         Sum of sample weights.
     frame : Frame
-    mean, variance : ndarray (D,)
-        Of the data, in data units.
+    mean, variance, low, high : ndarray (D,)
+        Of the data, in data units; the last two are the smallest and the largest value.
     rows : ndarray (m, D)
         The sample, in data units.
     weights : ndarray (m,) or None
@@ -146,11 +155,22 @@ class Scan:
     frame: Frame
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     rows: Rows
     weights: NDArray[np.float64] | None
     complete: bool
     radius_squared: float
     content: str
+
+    def framed(self, *, isotropic: bool) -> Scan:
+        """The same data in the frame that a kind of covariance wants."""
+        frame = Frame.from_sample(self.rows, isotropic=isotropic)
+        return replace(self, frame=frame, radius_squared=_radius_squared(frame, self.rows))
+
+
+def _radius_squared(frame: Frame, rows: Rows) -> float:
+    return float(np.quantile(np.sum(frame.apply(rows) ** 2, axis=1), _RADIUS_QUANTILE))
 
 
 def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Scan:
@@ -174,18 +194,19 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
         raise InvalidWeights(msg)
     rows, weights = summary.sample.drawn()
     variance = summary.squares / summary.weight
-    _check_variance(variance, rows, source.name)
+    _check_variance(variance, summary.low, summary.high, source.name)
     frame = Frame.from_sample(rows, isotropic=isotropic)
-    distances = np.sum(frame.apply(rows) ** 2, axis=1)
     return Scan(
         n_rows=source.n_rows,
         weight=summary.weight,
         frame=frame,
         mean=summary.mean,
         variance=variance,
+        low=summary.low,
+        high=summary.high,
         rows=rows,
         weights=None if passes.weights is None else weights,
         complete=sample_rows >= source.n_rows,
-        radius_squared=float(np.quantile(distances, _RADIUS_QUANTILE)),
+        radius_squared=_radius_squared(frame, rows),
         content=f"{summary.digest:064x}" if summary.digest else "",
     )

@@ -1,26 +1,24 @@
 """Where a pass runs: the active Dask client, or Dask's scheduler of this process.
 
-Results do not depend on it. BLAS runs one thread: with more, the order of its sums would depend on how busy
-the machine is.
+Results do not depend on it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dask
-from dask.delayed import Delayed
+from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
-from threadpoolctl import threadpool_info, threadpool_limits
 
+from dgmm.engine.blas import limit_worker_blas
 from dgmm.errors import ClusterError
 
 _LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
@@ -29,30 +27,8 @@ _POLL_SECONDS = 0.5
 
 Build = Callable[[str], Delayed]
 """Makes the graph of a pass; the string makes its keys unlike those of any earlier attempt."""
-
-
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS and OpenMP in this process to one thread meanwhile."""
-    with threadpool_limits(1):
-        yield
-
-
-_limited = threading.Lock()
-_limit_is_set = False
-
-
-def limit_worker_blas() -> None:
-    """Limit BLAS in a worker process to one thread, once and for good.
-
-    A limit that comes and goes with the tasks races: when one task ends, another runs on two threads.
-    """
-    global _limit_is_set  # noqa: PLW0603  a limit of the process is process state
-    with _limited:
-        if not _limit_is_set:
-            if any(pool["num_threads"] > 1 for pool in threadpool_info()):
-                threadpool_limits(1)
-            _limit_is_set = True
+Task = Callable[[Any, Any], Any]
+"""A function of what all its calls share and of an argument of its own."""
 
 
 class Scheduler(ABC):
@@ -65,6 +41,10 @@ class Scheduler(ABC):
     @abstractmethod
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
         """Compute what `build` describes; `on_rows` hears of rows as they are done."""
+
+    @abstractmethod
+    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield number and value of each ``task(shared, argument)`` as they are done."""
 
     @abstractmethod
     def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
@@ -88,6 +68,12 @@ class LocalScheduler(Scheduler):
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
         return dask.compute(build("local"), scheduler=self._name)[0]
+
+    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        call = delayed(lambda argument: task(shared, argument), pure=False, traverse=False)
+        for first in range(0, len(arguments), self.n_threads):
+            batch = arguments[first : first + self.n_threads]
+            yield from enumerate(dask.compute(*map(call, batch), scheduler=self._name), first)
 
     def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
         return on_rows
@@ -157,44 +143,84 @@ class DistributedScheduler(Scheduler):
             raise ClusterError(msg) from None
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        from distributed import KilledWorker
-        from distributed.comm import CommClosedError
-
         self.client.subscribe_topic(self._topic, lambda event: on_rows(event[1]))
         try:
             for attempt in range(_ATTEMPTS):
-                try:
-                    return self._result(build(f"{self._topic}-{time.time_ns():x}"))
-                except (KilledWorker, CommClosedError, TimeoutError, _LostPass) as error:
-                    if self.client.status != "running" or attempt == _ATTEMPTS - 1:
-                        raise _gone(self.client, error) from error
+                with self._retrying(attempt):
+                    future = self._submit(build(self._token()))
+                    for done in self._as_completed([future]):
+                        return done.result()
         finally:
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(self._topic)
         raise AssertionError
 
-    def _result(self, root: Delayed) -> Any:
+    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        missing = dict(enumerate(arguments))
+        for attempt in range(_ATTEMPTS):
+            with self._retrying(attempt):
+                token = self._token()
+                # A task and not scattered data: if its holder dies, the scheduler computes it again.
+                held = delayed(_itself, pure=False, traverse=False)(shared, dask_key_name=f"dgmm-shared-{token}")
+                numbers = {
+                    self._submit(
+                        delayed(_call, pure=False, traverse=False)(
+                            task, held, argument, dask_key_name=f"dgmm-{task.__name__}-{number}-{token}"
+                        )
+                    ): number
+                    for number, argument in missing.items()
+                }
+                for done in self._as_completed(list(numbers)):
+                    value = done.result()
+                    del missing[numbers[done]]
+                    yield numbers[done], value
+                return
+
+    def _token(self) -> str:
+        return f"{self._topic}-{time.time_ns():x}"
+
+    @contextlib.contextmanager
+    def _retrying(self, attempt: int) -> Iterator[None]:
+        """Let a loss pass, unless it was the last attempt or the cluster is gone."""
+        from distributed import KilledWorker
+        from distributed.comm import CommClosedError
+
+        try:
+            yield
+        except (KilledWorker, CommClosedError, TimeoutError, _LostPass) as error:
+            if self.client.status != "running" or attempt == _ATTEMPTS - 1:
+                raise _gone(self.client, error) from error
+
+    def _submit(self, root: Delayed) -> Any:
         with warnings.catch_warnings():
             # Large K x D: the parameters are part of the graph so that the scheduler can recompute them.
             warnings.filterwarnings("ignore", message="Sending large graph")
-            future = self.client.compute(root)
+            return self.client.compute(root)
+
+    def _as_completed(self, futures: Sequence[Any]) -> Iterator[Any]:
+        """Yield each future when it is done; whatever goes wrong cancels the others."""
+        from distributed import wait
+
+        waiting = list(futures)
         try:
-            while True:
+            while waiting:
                 # Short waits let signal handlers run and notice a cluster that is gone.
                 with contextlib.suppress(TimeoutError):
-                    future.result(timeout=_POLL_SECONDS)
-                if future.done():
+                    wait(waiting, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
+                for future in [f for f in waiting if f.done()]:
                     if future.status in ("cancelled", "lost"):
                         raise _LostPass(future.status)
-                    return future.result()
-                if self.client.status not in ("running", "connecting"):
+                    waiting.remove(future)
+                    yield future
+                if waiting and self.client.status not in ("running", "connecting"):
                     raise _LostPass(f"the client is {self.client.status}")  # noqa: EM102
-                self._wait_for_workers()
+                if waiting:
+                    self._wait_for_workers()
         except BaseException as error:
-            lost = future.status == "cancelled" and not isinstance(error, _LostPass)
+            lost = any(f.status == "cancelled" for f in waiting) and not isinstance(error, _LostPass)
             # Interrupted or failed: workers need not finish what nobody waits for.
             with contextlib.suppress(Exception):
-                future.cancel()
+                self.client.cancel(waiting)
             if lost:
                 raise _LostPass(str(error)) from error
             raise
@@ -219,6 +245,15 @@ def _gone(client: Any, error: BaseException | None = None) -> ClusterError:
 
 class _LostPass(Exception):
     """The scheduler dropped the pass."""
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _call(task: Task, shared: Any, argument: Any) -> Any:
+    limit_worker_blas()
+    return task(shared, argument)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,10 @@ class CovarianceType(ABC):
         """Covariances from counts (K,), mean minus centre (K, D), second moments about the centre, ridge (D,)."""
 
     @abstractmethod
+    def second_moments(self, covariances: Array, d: int) -> Array:
+        """Second moments (K, Q) about their means of components that weigh 1; (1, Q) where they are pooled."""
+
+    @abstractmethod
     def precision_cholesky(self, covariances: Array) -> Array:
         """Cholesky factors of the precisions; `IllDefinedCovariance` names the component without one."""
 
@@ -103,6 +107,10 @@ class CovarianceType(ABC):
     @abstractmethod
     def largest_precision(self, precision_cholesky: Array, k: int) -> Array:
         """Largest eigenvalue of each precision, (K,)."""
+
+    @abstractmethod
+    def smallest_eigenvalue(self, covariances: Array) -> float:
+        """Of all covariances."""
 
     @abstractmethod
     def rescale(self, covariances: Array, factor: Array) -> Array:

@@ -46,6 +46,16 @@ def converged(history: Sequence[float], tol: float) -> bool:
     return bool(np.all(remaining < tol))
 
 
+def projected(history: Sequence[float]) -> float:
+    """Where the log-likelihood is heading: the last one and what Aitken's estimate says is still to come."""
+    if len(history) < 3:
+        return np.inf
+    previous, gain = np.diff(np.asarray(history[-3:]))
+    if not 0 < gain < previous:
+        return np.inf if gain > 0 else history[-1]
+    return float(history[-1] + gain * gain / (previous - gain))
+
+
 def collapsed(components: Components, step: EStep, rows: Array) -> list[int]:
     """The components that rest on too few distinct rows to be a density.
 

@@ -59,14 +59,29 @@ class EM:
     def iterate(self, state: EMState, e_pass: Callable[[Parameters], SufficientStatistics]) -> Iterator[EMState]:
         """Yield the state after each iteration until it has converged or `max_iter` is reached."""
         while not self.finished(state):
-            statistics = e_pass(state.parameters)
-            gained = statistics.mean_log_likelihood - self.frame.log_volume
-            if not np.isfinite(gained):
-                msg = (
-                    f"the log-likelihood became {gained} in iteration {state.n_iter + 1}: the data hold values "
-                    "that the first pass did not see. Were they changed during the fit?"
-                )
-                raise InvalidData(msg)
-            parameters = m_step(statistics, state.parameters, self.ridge)
-            state = replace(state, parameters=parameters, history=(*state.history, gained))
+            state = self.advance(state, e_pass(state.parameters))
             yield state
+
+    def advance(self, state: EMState, statistics: SufficientStatistics) -> EMState:
+        """The state after an iteration.
+
+        Parameters
+        ----------
+        state : EMState
+        statistics : SufficientStatistics
+            Of one pass with its parameters.
+
+        Raises
+        ------
+        InvalidData
+            The log-likelihood is not finite.
+        """
+        gained = statistics.mean_log_likelihood - self.frame.log_volume
+        if not np.isfinite(gained):
+            msg = (
+                f"the log-likelihood became {gained} in iteration {state.n_iter + 1}: the data hold values "
+                "that the first pass did not see. Were they changed during the fit?"
+            )
+            raise InvalidData(msg)
+        parameters = m_step(statistics, state.parameters, self.ridge)
+        return replace(state, parameters=parameters, history=(*state.history, gained))

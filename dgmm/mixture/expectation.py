@@ -7,18 +7,23 @@ takes one of two kernels:
 - *two GEMMs*: L = Theta Phi, R = softmax over components, T = R Phi^T;
 - *centred*: for each component the differences to its mean, a triangular product, and moments about the mean;
   slower, right for any parameters. See `dgmm.mixture.components` for who gets which.
+
+Phi does not depend on the parameters: mixtures in *lockstep* take each tile in turn and share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.features import Features, Tile, Tiles
 from dgmm.mixture.frame import Frame
+from dgmm.mixture.moments import Moments
 from dgmm.mixture.statistics import SufficientStatistics
+from dgmm.mixture.together import Together
 
 # Log-densities of a tile should stay in the second-level cache, its feature matrix in the third (measured).
 _TILE_COMPONENT_BYTES = 1 << 20
@@ -36,34 +41,66 @@ def tile_rows(n_components: int, n_features: int) -> int:
     return min(max(rows // low * low, low), high)
 
 
-class _Workspace:
-    """Buffers for one tile at a time, in one dtype."""
+class Lockstep:
+    """One E-step of several mixtures, applied to block after block; it keeps its buffers between them.
 
-    def __init__(self, components: Components, rows: int, dtype: np.dtype[np.floating]) -> None:
-        k, d = components.parameters.means.shape
-        self.dtype = dtype
-        n_quadratic = 0 if components.centred.all() else components.theta.shape[1] - d - 1
-        self.phi = np.empty((n_quadratic + d + 1, rows), dtype)
-        self.phi[-1] = 1.0
-        self.joint = np.empty((k, rows), dtype)
-        # Vectors (b,) of a tile. Made anew they cost page faults where freed memory is given back at once, as
-        # Dask's nannies have it (MALLOC_TRIM_THRESHOLD_): 15 % of a pass, measured.
-        self.vectors = np.empty((3, rows), dtype)
-        self.theta = components.theta.astype(dtype)
+    Mixtures of the same frame, covariance type and number of features form a group, which shares tiles and
+    feature matrices. Groups of one K give each mixture the bits that it would get alone; in others the tiles,
+    hence the rounding of the sums, are those of the largest K.
 
-    def load(self, rows: Array, frame: Frame) -> tuple[Array, Array]:
-        """Bring rows (b, D) into the frame: views of Phi (F, b) and of its linear part z (D, b)."""
-        b, d = rows.shape
-        phi = self.phi[:, :b]
-        z = phi[-1 - d : -1]
-        np.copyto(z, rows.T)
-        z -= frame.shift[:, None].astype(self.dtype)
-        z /= frame.scale[:, None].astype(self.dtype)
-        return phi, z
+    Parameters
+    ----------
+    members : sequence of (Components, Frame)
+        Each in its frame.
+    """
+
+    def __init__(self, members: Sequence[tuple[Components, Frame]]) -> None:
+        self._n_members = len(members)
+        grouped: dict[tuple[object, ...], list[int]] = {}
+        for index, (components, frame) in enumerate(members):
+            key = (
+                frame.shift.tobytes(),
+                frame.scale.tobytes(),
+                components.parameters.covariance.name,
+                _n_features(components),
+            )
+            grouped.setdefault(key, []).append(index)
+        self._groups = [
+            _Group(members[indices[0]][1], {index: _Mixture(members[index][0]) for index in indices})
+            for indices in grouped.values()
+        ]
+
+    def __call__(self, rows: Array, weights: Array | None = None) -> Together[SufficientStatistics]:
+        """Statistics of a block under each mixture.
+
+        Parameters
+        ----------
+        rows : ndarray (n, D)
+            In data units, float32 or float64.
+        weights : ndarray (n,), optional
+            Sample weights.
+
+        Returns
+        -------
+        Together
+            Sufficient statistics in the order of the mixtures, each in its frame.
+        """
+        found: dict[int, SufficientStatistics] = {}
+        for group in self._groups:
+            found.update(group.statistics(rows, weights))
+        return Together(tuple(found[index] for index in range(self._n_members)))
+
+    def posterior(self, rows: Array) -> Iterator[tuple[int, slice, Array, Array]]:
+        """For each tile and mixture: number of the mixture, then as `EStep.posterior`.
+
+        The arrays are overwritten by the next one. A group takes all tiles before the next group begins.
+        """
+        for group in self._groups:
+            yield from group.posterior(rows)
 
 
 class EStep:
-    """One E-step, applied to block after block; it keeps its buffers between them.
+    """One E-step of one mixture, applied to block after block; it keeps its buffers between them.
 
     Parameters
     ----------
@@ -73,13 +110,7 @@ class EStep:
     """
 
     def __init__(self, components: Components, frame: Frame) -> None:
-        self._components = components
-        self._frame = frame
-        self._covariance = components.parameters.covariance
-        k, d = components.parameters.means.shape
-        self._features = d if components.centred.all() else components.theta.shape[1]
-        self._rows = tile_rows(k, self._features)
-        self._workspaces: dict[np.dtype[np.floating], _Workspace] = {}
+        self._alone = Lockstep([(components, frame)])
 
     def __call__(self, rows: Array, weights: Array | None = None) -> SufficientStatistics:
         """Statistics of a block.
@@ -96,151 +127,110 @@ class EStep:
         SufficientStatistics
             In the frame, float64 whatever the dtype of the rows.
         """
-        total = _Moments(self._components)
-        for start in range(0, len(rows), self._rows):
-            tile = slice(start, start + self._rows)
-            w = None if weights is None else weights[tile]
-            phi, z, centred = self._load(rows[tile], self._components.dtype)
-            joint = self._log_joint(phi, z, centred=centred)
-            density = self._softmax(joint, w)
-            total.add_densities(density, w)
-            if centred:
-                total.add_centred(z, joint)
-            else:
-                total.add_two_gemm(phi, z, joint, w)
-        return total.statistics()
+        return self._alone(rows, weights).members[0]
 
     def posterior(self, rows: Array) -> Iterator[tuple[slice, Array, Array]]:
         """For each tile: its place in the block, log-densities (b,), responsibilities (K, b); in float64.
 
         The arrays are overwritten by the next tile. Log-densities are in data units.
         """
-        for start in range(0, len(rows), self._rows):
-            tile = slice(start, min(start + self._rows, len(rows)))
-            phi, z, centred = self._load(rows[tile], np.dtype(np.float64))
-            joint = self._log_joint(phi, z, centred=centred)
-            density = self._softmax(joint, None)
-            if not centred:
-                density += self._covariance.row_log_density(self._components.precision_cholesky, z)
-            density -= self._frame.log_volume
-            yield tile, density, joint
+        for _, place, density, responsibilities in self._alone.posterior(rows):
+            yield place, density, responsibilities
 
-    def _load(self, rows: Array, dtype: np.dtype[np.floating]) -> tuple[Array, Array, bool]:
-        """The tile in the frame, in the narrowest dtype that the guard allows, and whether it must be centred."""
-        components = self._components
-        if dtype not in self._workspaces:
-            self._workspaces[dtype] = _Workspace(components, self._rows, dtype)
-        phi, z = self._workspaces[dtype].load(rows, self._frame)
-        if components.centred.all():
-            return phi, z, True
-        farthest = np.maximum(z.max(axis=1), -z.min(axis=1)).astype(np.float64)
-        if farthest @ farthest <= components.radius_limits[dtype]:
-            return phi, z, False
+
+class _Group:
+    """Mixtures, by number, that share tiles."""
+
+    def __init__(self, frame: Frame, mixtures: dict[int, _Mixture]) -> None:
+        self._frame = frame
+        self._mixtures = mixtures
+        components = [mixture.components for mixture in mixtures.values()]
+        most = max(c.parameters.n_components for c in components)
+        features = _n_features(components[0])
+        covariance = components[0].parameters.covariance
+        self._tiles = Tiles(frame, covariance, features, most, tile_rows(most, features))
+
+    def statistics(self, rows: Array, weights: Array | None) -> dict[int, SufficientStatistics]:
+        totals = {index: Moments(mixture.components) for index, mixture in self._mixtures.items()}
+        for tile in self._tiles.cut(rows, weights):
+            for index, mixture in self._mixtures.items():
+                features, centred = mixture.guarded(tile, mixture.components.dtype)
+                density, responsibilities = mixture.responsibilities(features, centred=centred)
+                totals[index].add(features, density, responsibilities, centred=centred)
+        return {index: total.statistics() for index, total in totals.items()}
+
+    def posterior(self, rows: Array) -> Iterator[tuple[int, slice, Array, Array]]:
+        for tile in self._tiles.cut(rows):
+            for index, mixture in self._mixtures.items():
+                features, centred = mixture.guarded(tile, np.dtype(np.float64))
+                density, responsibilities = mixture.responsibilities(features, centred=centred)
+                if not centred:
+                    density += mixture.shared_log_density(features)
+                density -= self._frame.log_volume
+                yield index, tile.place, density, responsibilities
+
+
+class _Mixture:
+    """What one mixture makes of a tile."""
+
+    def __init__(self, components: Components) -> None:
+        self.components = components
+        self._covariance = components.parameters.covariance
+        self._theta: dict[np.dtype[np.floating], Array] = {}
+
+    def guarded(self, tile: Tile, dtype: np.dtype[np.floating]) -> tuple[Features, bool]:
+        """The tile in the narrowest dtype, from `dtype`, that the guard allows; whether it must be centred."""
+        features = tile.features(dtype)
+        if self.components.centred.all():
+            return features, True
+        if features.radius_squared <= self.components.radius_limits[dtype]:
+            return features, False
         if dtype == np.float32:
-            return self._load(rows, np.dtype(np.float64))
-        return phi, z, True
+            return self.guarded(tile, np.dtype(np.float64))
+        return features, True
 
-    def _log_joint(self, phi: Array, z: Array, *, centred: bool) -> Array:
-        """log w_k N(z; mu_k, Sigma_k), (K, b); tied: less the term that all components share, unless centred."""
-        components = self._components
-        workspace = self._workspaces[phi.dtype]
-        joint = workspace.joint[:, : phi.shape[1]]
-        if not centred:
-            self._covariance.fill_quadratic(z, phi[: -1 - len(z)])
-            np.matmul(workspace.theta, phi, out=joint)
+    def responsibilities(self, features: Features, *, centred: bool) -> tuple[Array, Array]:
+        """Log-densities (b,) and responsibilities (K, b) times sample weights, in the room of the tile.
+
+        Tied: log-densities are less the term that all components share, unless centred.
+        """
+        joint = self._log_joint(features, centred=centred)
+        return _softmax(joint, features), joint
+
+    def shared_log_density(self, features: Features) -> Array | float:
+        """The term that all components share and the two GEMMs leave out, (b,)."""
+        return self._covariance.row_log_density(self.components.precision_cholesky, features.z)
+
+    def _log_joint(self, features: Features, *, centred: bool) -> Array:
+        """log w_k N(z; mu_k, Sigma_k), (K, b)."""
+        components, z = self.components, features.z
         means = components.parameters.means
+        joint = features.joint[: len(means)]
+        if not centred:
+            if z.dtype not in self._theta:
+                self._theta[z.dtype] = components.theta.astype(z.dtype, copy=False)
+            np.matmul(self._theta[z.dtype], features.phi, out=joint)
         for k in range(len(means)) if centred else components.centred_indices:
             white = self._covariance.whiten(z - means[k][:, None], components.precision_cholesky, k)
             joint[k] = components.log_constants[k] - 0.5 * np.einsum("db,db->b", white, white)
         return joint
 
-    def _softmax(self, joint: Array, weights: Array | None) -> Array:
-        """Turn log w_k N_k into (weighted) responsibilities, in place, and give the log-densities (b,)."""
-        vectors: Array = self._workspaces[joint.dtype].vectors[:, : joint.shape[1]]
-        density: Array = vectors[0]
-        total, log_total = vectors[1:]
-        np.max(joint, axis=0, out=density)
-        joint -= density
-        np.maximum(joint, _LEAST_EXPONENT[joint.dtype], out=joint)
-        np.exp(joint, out=joint)
-        np.sum(joint, axis=0, out=total)
-        density += np.log(total, out=log_total)
-        np.divide(1.0 if weights is None else weights, total, out=total)
-        joint *= total
-        return density
+
+def _n_features(components: Components) -> int:
+    """Features of a group: those of the two GEMMs, or the rows themselves where no component takes them."""
+    return components.parameters.n_features if components.centred.all() else components.theta.shape[1]
 
 
-class _Moments:
-    """Statistics of one block in the making."""
-
-    def __init__(self, components: Components) -> None:
-        covariance = components.parameters.covariance
-        k, d = components.parameters.means.shape
-        self._components = components
-        self._covariance = covariance
-        self._two_gemm = np.zeros(components.theta.shape)
-        self._pooled = np.zeros((d, d))
-        self._counts = np.zeros(k)
-        self._first = np.zeros((k, d))
-        self._second = np.zeros((1 if covariance.pooled else k, covariance.n_quadratic(d)))
-        self._log_likelihood = 0.0
-        self._weight = 0.0
-
-    def add_densities(self, density: Array, weights: Array | None) -> None:
-        if weights is None:
-            self._weight += len(density)
-            self._log_likelihood += float(density.sum(dtype=np.float64))
-        else:
-            self._weight += float(weights.sum(dtype=np.float64))
-            self._log_likelihood += float(weights.astype(np.float64) @ density)
-
-    def add_two_gemm(self, phi: Array, z: Array, responsibilities: Array, weights: Array | None) -> None:
-        self._two_gemm += responsibilities @ phi.T
-        if self._covariance.pooled:
-            self._pooled += (z if weights is None else z * weights) @ z.T
-        for k in self._components.centred_indices:
-            self._add_centred(z, responsibilities, k)
-
-    def add_centred(self, z: Array, responsibilities: Array) -> None:
-        for k in range(len(responsibilities)):
-            self._add_centred(z, responsibilities, k)
-
-    def _add_centred(self, z: Array, responsibilities: Array, k: int) -> None:
-        covariance, r = self._covariance, responsibilities[k]
-        mean = self._components.parameters.means[k]
-        delta = z - mean[:, None]
-        count, first, second = r.sum(), delta @ r, covariance.second_moment(delta, r)
-        if not self._components.centred[k]:
-            second = second + 2 * covariance.outer(first, mean) + count * covariance.outer(mean, mean)
-            first = first + count * mean
-        self._counts[k] += count
-        self._first[k] += first
-        self._second[0 if covariance.pooled else k] += second
-
-    def statistics(self) -> SufficientStatistics:
-        if not self._components.centred.all():
-            self._take_two_gemm()
-        return SufficientStatistics(
-            self._components.centres,
-            self._counts,
-            self._first,
-            self._second,
-            self._log_likelihood,
-            self._weight,
-        )
-
-    def _take_two_gemm(self) -> None:
-        """Split T = R Phi^T, for the components about the origin, into its moments."""
-        components, covariance = self._components, self._covariance
-        d = components.parameters.n_features
-        origin = ~components.centred
-        moments = self._two_gemm[origin]
-        self._counts[origin] += moments[:, -1]
-        self._first[origin] += moments[:, -1 - d : -1]
-        if covariance.pooled:
-            pooled = self._pooled[np.triu_indices(d)][None]
-            self._second += pooled
-            precisions = covariance.precisions(components.precision_cholesky)
-            self._log_likelihood += covariance.shared_log_density(precisions, pooled)
-        else:
-            self._second[origin] += moments[:, : -1 - d]
+def _softmax(joint: Array, features: Features) -> Array:
+    """Turn log w_k N_k into (weighted) responsibilities, in place, and give the log-densities (b,)."""
+    density: Array = features.vectors[0]
+    total, log_total = features.vectors[1:]
+    np.max(joint, axis=0, out=density)
+    joint -= density
+    np.maximum(joint, _LEAST_EXPONENT[joint.dtype], out=joint)
+    np.exp(joint, out=joint)
+    np.sum(joint, axis=0, out=total)
+    density += np.log(total, out=log_total)
+    np.divide(1.0 if features.weights is None else features.weights, total, out=total)
+    joint *= total
+    return density

@@ -8,15 +8,22 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
-from dgmm.errors import InvalidParameter
 from dgmm.mixture.covariance_type import Array, CovarianceType
 from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.statistics import SufficientStatistics
 
-INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+# Several starts mix kinds: where one kind fails another often does not.
+_MIXED = ("k-means++", "random_from_data", "kmeans")
+INIT_PARAMS = ("mixed", "kmeans", "k-means++", "random", "random_from_data")
+
+
+def kind_of_start(init_params: str, index: int) -> str:
+    """The kind of start number `index`: `mixed` takes k-means++, random_from_data and kmeans in turn."""
+    return _MIXED[index % len(_MIXED)] if init_params == "mixed" else init_params
 
 
 def start(
@@ -24,7 +31,7 @@ def start(
     weights: Array | None,
     n_components: int,
     covariance: CovarianceType,
-    init_params: str,
+    kind: str,
     ridge: Array,
     rng: np.random.Generator,
 ) -> Parameters:
@@ -39,35 +46,28 @@ def start(
     n_components : int
         K.
     covariance : CovarianceType
-    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}
+    kind : {'kmeans', 'k-means++', 'random', 'random_from_data'}
         `kmeans`: the clusters of k-means; `k-means++`: the rows nearest to each of its seeds; both on whitened
         rows, since Euclidean distance misleads where features correlate. `random_from_data`: random rows as
         means with the covariance of all rows. `random`: random responsibilities.
     ridge : ndarray (D,)
         Added to the variances.
     rng : numpy.random.Generator
-
-    Raises
-    ------
-    InvalidParameter
-        There is no such `init_params`.
     """
-    if init_params not in INIT_PARAMS:
-        msg = f"init_params is {init_params!r}; it must be one of {', '.join(INIT_PARAMS)}"
-        raise InvalidParameter(msg)
     w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
     usable = np.flatnonzero(w > 0)
     rows, w = rows[usable], w[usable]
     everything = _one_component(rows, w, covariance, ridge)
-    if init_params == "random":
+    if kind == "random":
         return _from_random_responsibilities(rows, w, everything, n_components, ridge, rng)
-    if init_params == "random_from_data":
+    if kind == "random_from_data":
         chosen = rng.choice(len(rows), n_components, replace=False, p=w / w.sum())
         return _around(rows[chosen], everything)
     white = rows if covariance.isotropic else _whitened(rows, w)
     seed = int(rng.integers(2**31))
-    if init_params == "kmeans":
-        with warnings.catch_warnings():
+    if kind == "kmeans":
+        # With several threads the order of its sums would depend on which ends first.
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
             # Fewer distinct rows than clusters: the empty ones keep the covariance of all rows.
             warnings.simplefilter("ignore", ConvergenceWarning)
             labels = KMeans(n_components, n_init=1, random_state=seed).fit(white, sample_weight=w).labels_

@@ -31,6 +31,11 @@ class _Matrix(CovarianceType):
         packed: Array = scatter[np.triu_indices(len(delta))]
         return packed
 
+    def second_moments(self, covariances: Array, d: int) -> Array:
+        i, j = np.triu_indices(d)
+        packed: Array = covariances.reshape(-1, d, d)[:, i, j]
+        return packed
+
     def outer(self, a: Array, b: Array) -> Array:
         i, j = np.triu_indices(a.shape[-1])
         product: Array = (a[..., i] * b[..., j] + a[..., j] * b[..., i]) / 2
@@ -55,6 +60,9 @@ class _Matrix(CovarianceType):
     def covariances_from_precisions(self, precisions: Array) -> Array:
         inverse: Array = np.linalg.inv(precisions)
         return (inverse + np.swapaxes(inverse, -1, -2)) / 2
+
+    def smallest_eigenvalue(self, covariances: Array) -> float:
+        return float(np.linalg.eigvalsh(covariances).min())
 
     def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
         scaled: Array = precision_cholesky / factor[:, None]

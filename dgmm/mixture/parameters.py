@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,12 @@ class Parameters:
         """Free parameters: K - 1 weights, K D means, and the covariances."""
         k, d = self.means.shape
         return int(k - 1 + k * d) + self.covariance.n_parameters(k, d)
+
+    def only(self, components: Sequence[int]) -> Parameters:
+        """Some of the components, with the weights they have."""
+        kept = list(components)
+        covariances = self.covariances if self.covariance.pooled else self.covariances[kept]
+        return Parameters(self.covariance, self.weights[kept], self.means[kept], covariances)
 
     def to_data(self, frame: Frame) -> Parameters:
         """The same mixture in data units, of parameters that are in `frame`."""

@@ -31,6 +31,9 @@ class _Variances(CovarianceType):
         product: Array = precisions.reshape(len(vectors), -1) * vectors
         return product
 
+    def smallest_eigenvalue(self, covariances: Array) -> float:
+        return float(covariances.min())
+
     def covariances_from_precisions(self, precisions: Array) -> Array:
         inverse: Array = 1.0 / precisions
         return inverse
@@ -73,6 +76,9 @@ class Diag(_Variances):
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         variances: Array = second / counts[:, None] - shift**2 + ridge
         return variances
+
+    def second_moments(self, covariances: Array, d: int) -> Array:
+        return covariances
 
     def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
         total: Array = np.log(precision_cholesky).sum(axis=1)
@@ -132,6 +138,10 @@ class Spherical(_Variances):
     def outer(self, a: Array, b: Array) -> Array:
         product: Array = np.sum(a * b, axis=-1, keepdims=True)
         return product
+
+    def second_moments(self, covariances: Array, d: int) -> Array:
+        moments: Array = covariances[:, None] * d
+        return moments
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         total = second[:, 0] / counts - np.sum(shift**2, axis=1)

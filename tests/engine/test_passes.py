@@ -9,12 +9,13 @@ import zarr
 from distributed import Client, LocalCluster
 
 import dgmm.data.zarr_array
-import dgmm.engine.fit
+import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.data.source import open_source
+from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import EStepWork
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import LocalScheduler, one_blas_thread, scheduler_for
+from dgmm.engine.scheduling import LocalScheduler, scheduler_for
 from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
@@ -25,7 +26,7 @@ N, D, CHUNK = 16_500, 3, 250  # 66 blocks
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1000)
+    monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def expected(stored) -> bytes:
     """The bits of the synchronous scheduler."""
     with pytest.MonkeyPatch.context() as monkeypatch, dask.config.set(scheduler="synchronous"):
         monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1000)
+        monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)
         model = fitted(stored)
     assert model.n_iter_ == 10
     return bits(model)
@@ -106,7 +107,7 @@ def test_a_fit_inside_a_task(stored, expected, client):
 
 def _fit_in_task(path: str) -> bytes:
     dgmm.data.zarr_array.BLOCK_BYTES = 1
-    dgmm.engine.fit._SAMPLE_ROWS = 1000
+    dgmm.engine.settings.SAMPLE_ROWS = 1000
     return bits(fitted(path))
 
 

@@ -17,12 +17,12 @@ from dgmm import load
 
 DRIVER = """
 import sys
-import dask, dgmm.data.zarr_array, dgmm.engine.fit
+import dask, dgmm.data.zarr_array, dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.engine.run import Silence
 
 dgmm.data.zarr_array.BLOCK_BYTES = 1
-dgmm.engine.fit._SAMPLE_ROWS = 2000
+dgmm.engine.settings.SAMPLE_ROWS = 2000
 
 class Tell(Silence):
     def on_rows(self, done, total):
@@ -85,7 +85,7 @@ def unbroken(stored, tmp_path_factory):
     """The model file of a run that nobody disturbed, and the number of lines that it printed."""
     folder = tmp_path_factory.mktemp("unbroken")
     lines = finish(stored, folder / "checkpoint", folder / "model", "sync")
-    assert lines.count("Restarted") == 3
+    assert lines.count("Searched") >= 3
     assert lines.count("Iterated") >= 10
     return (folder / "model").read_bytes(), lines
 

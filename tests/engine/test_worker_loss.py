@@ -12,7 +12,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 import dgmm.data.zarr_array
-import dgmm.engine.fit
+import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.engine.fit import Iterated
 from dgmm.engine.run import Silence
@@ -22,7 +22,7 @@ from dgmm.errors import ClusterError
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1000)
+    monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((16_000, 3)) + 4 * rng.integers(3, size=(16_000, 1))
     array = zarr.create_array(tmp_path / "rows.zarr", shape=rows.shape, chunks=(200, 3), dtype="f8")

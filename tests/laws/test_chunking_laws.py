@@ -15,8 +15,8 @@ from cases import TYPES, assert_close, mixture
 from sklearn.exceptions import ConvergenceWarning
 
 import dgmm.data.zarr_array
-import dgmm.engine.fit
 import dgmm.engine.passes
+import dgmm.engine.settings
 from dgmm import GaussianMixture
 
 N, D, K = 2310, 3, 3  # 77 blocks of 30 rows: no power of two
@@ -27,7 +27,7 @@ all_types = pytest.mark.parametrize("name", TYPES)
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
     """More rows than the sample, so that the fit passes over all of them."""
-    monkeypatch.setattr(dgmm.engine.fit, "_SAMPLE_ROWS", 1)
+    monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1)
 
 
 @pytest.fixture(scope="module")

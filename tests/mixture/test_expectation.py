@@ -13,7 +13,8 @@ import dgmm.mixture.expectation
 from dgmm.mixture import maximization
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.mixture.expectation import EStep, tile_rows
+from dgmm.mixture.expectation import EStep, _Mixture, tile_rows
+from dgmm.mixture.features import Tiles
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
 
@@ -36,6 +37,14 @@ def posterior(parameters, rows, frame=None, **options):
     step = EStep(prepare(parameters, **options), frame or Frame.identity(rows.shape[1]))
     parts = [(density.copy(), r.copy()) for _, density, r in step.posterior(rows)]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
+
+
+def guarded(components, rows, dtype):
+    """The dtype that a tile is computed in, and whether it is centred."""
+    covariance, (k, d) = components.parameters.covariance, components.parameters.means.shape
+    tiles = Tiles(Frame.identity(d), covariance, covariance.n_features(d), k, len(rows))
+    features, centred = _Mixture(components).guarded(next(tiles.cut(rows)), dtype)
+    return features.z.dtype, centred
 
 
 def next_parameters(statistics, parameters):
@@ -256,8 +265,8 @@ def test_a_tile_far_out_is_done_centred_and_translated(name, weighted, needles, 
     components = prepare(parameters)
     step = EStep(components, Frame.identity(3))
     if not components.centred.all():
-        assert not step._load(rows[:50], DOUBLE)[2]
-        assert step._load(rows[100:150], DOUBLE)[2]
+        assert guarded(components, rows[:50], DOUBLE) == (DOUBLE, False)
+        assert guarded(components, rows[100:150], DOUBLE) == (DOUBLE, True)
     statistics = step(rows, weights)
     np.testing.assert_array_equal(statistics.centres, components.centres)
     density, r = reference(parameters, rows)
@@ -303,7 +312,7 @@ def test_float32_rows_go_through_float32_gemms_within_1e_4_a_row(name, weighted,
     components = prepare(parameters, radius(rows), SINGLE)
     assert components.dtype == SINGLE
     step, exact = EStep(components, Frame.identity(d)), posterior(parameters, rows)
-    assert step._load(rows[:100], components.dtype)[0].dtype == SINGLE
+    assert guarded(components, rows[:100], SINGLE) == (SINGLE, False)
     each = np.array([step(row[None]).log_likelihood for row in rows[:300]])
     assert np.abs(each - exact[0][:300]).max() < 1e-4
     w = np.ones(3000) if weights is None else weights.astype(float)
@@ -346,9 +355,10 @@ def test_a_float32_tile_far_out_goes_through_float64(name, tiles_of):
     tiles_of(50)
     components = prepare(parameters, near, SINGLE)
     assert components.dtype == SINGLE
+    assert guarded(components, rows[:50], SINGLE) == (SINGLE, False)
+    assert guarded(components, rows[100:150], SINGLE) == (DOUBLE, False)
     step = EStep(components, Frame.identity(3))
-    assert step._load(rows[:50], SINGLE)[0].dtype == SINGLE
-    assert step._load(rows[100:150], SINGLE)[0].dtype == DOUBLE
+    step(rows[:50])
     density, _ = reference(parameters, rows)
     assert_close(step(rows[100:150]).log_likelihood, density[100:150].sum(), 1e-10)
 

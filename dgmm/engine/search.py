@@ -1,0 +1,168 @@
+"""The best start that the sample gives: restarts by successive halving, then split-and-merge moves.
+
+Every decision follows from the runs' own results, in the order of their numbers, so that the outcome does not
+depend on the number of workers. A run is known by its name: what an earlier driver finished is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from dgmm.engine.sampled import Climb, Propose, Run, Sampled, climb, propose
+from dgmm.engine.scheduling import Scheduler
+from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.criteria import converged
+from dgmm.mixture.em import EMState
+from dgmm.mixture.split_merge import choose, moved
+
+# Samples of fewer values than this are so quick that every start runs to its end.
+_SMALL = 1 << 15
+# Iterations of the first runs; each time the worse half is dropped the others get twice as many.
+_SHORT = 20
+# What EM may still gain where runs are only compared, and at the end, if the user's tol is not higher: EM that
+# crawls towards a poor optimum is a waste that moves end.
+_COARSE_TOL = 1e-4
+_FINE_TOL = 1e-5
+# Splits are found in tasks of so many components.
+_COMPONENTS_PER_TASK = 4
+# So many rounds of moves end the search in any case.
+_ROUNDS_PER_COMPONENT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """A run on the sample has come to its end, or as far as it is to go for now.
+
+    Attributes
+    ----------
+    name : str
+        ``start-0003-1``: the second stretch of start 3; ``move-0003-0002``: where its third round of moves led.
+    run : Run
+    """
+
+    name: str
+    run: Run
+
+
+class Search:
+    """The search on the sample.
+
+    Parameters
+    ----------
+    sampled : Sampled
+    scheduler : Scheduler
+        Runs the tasks.
+    runs : mapping of str to Run
+        What earlier drivers finished, by name.
+    """
+
+    def __init__(self, sampled: Sampled, scheduler: Scheduler, runs: Mapping[str, Run]) -> None:
+        self._sampled = sampled
+        self._scheduler = scheduler
+        self.runs = dict(runs)
+        small = sampled.scan.rows.size < _SMALL
+        self._short = sampled.settings.max_iter if small else _SHORT
+        self._tol = max(sampled.settings.tol, _FINE_TOL if small else _COARSE_TOL)
+
+    def events(self) -> Iterator[Searched]:
+        """Run, or go on; an event is yielded once it is part of `runs`. In the end `best` holds the finalists.
+
+        Raises
+        ------
+        IllDefinedCovariance
+            Every start ended in one.
+        """
+        settings = self._sampled.settings
+        finalists = yield from self._halve()
+        if all(run.failed for run in finalists.values()):
+            raise IllDefinedCovariance(next(iter(finalists.values())).failed)
+        if settings.n_components > 1 and not settings.start.given:
+            for index, run in finalists.items():
+                finalists[index] = yield from self._move(index, run)
+        tol = settings.tol if self._sampled.scan.complete else max(settings.tol, _FINE_TOL)
+        last = {f"last-{i:04d}": Climb(run, settings.max_iter, tol) for i, run in finalists.items()}
+        finalists = dict(zip(finalists, (yield from self._climb(last)).values(), strict=True))
+        self.best = sorted(finalists.values(), key=lambda run: run.rank, reverse=True)
+
+    def _halve(self) -> Generator[Searched, None, dict[int, Run]]:
+        """Successive halving: run all for a while, drop the worse half, run the others twice as long.
+
+        (Jamieson & Talwalkar 2016, AISTATS.) The finalists, as far as `max_iter` lets them come, by number.
+        """
+        settings = self._sampled.settings
+        longest = settings.max_iter
+        runs: dict[int, Run | int] = {index: index for index in range(settings.n_starts)}
+        iterations, stretch = self._short, 0
+        while True:
+            found = yield from self._climb(
+                {
+                    f"start-{index:04d}-{stretch}": Climb(run, min(iterations, longest), self._tol)
+                    for index, run in runs.items()
+                }
+            )
+            reached = dict(zip(runs, found.values(), strict=True))
+            ranked = sorted(reached, key=lambda i: reached[i].rank, reverse=True)
+            kept = sorted(ranked[: max((len(ranked) + 1) // 2, settings.n_finalists)])
+            finalists = {index: reached[index] for index in kept}
+            ended = all(_ended(run, longest, self._tol) for run in finalists.values())
+            if len(kept) <= settings.n_finalists and ended:
+                return finalists
+            runs = dict(finalists)
+            iterations, stretch = 2 * iterations, stretch + 1
+
+    def _climb(self, requests: Mapping[str, Climb]) -> Generator[Searched, None, dict[str, Run]]:
+        """The named runs; those that are not known, or not known far enough, are tasks."""
+        found, missing = {}, {}
+        for name, request in requests.items():
+            known = self.runs.get(name, request.run)
+            if isinstance(known, Run) and _ended(known, request.iterations, request.tol):
+                found[name] = known
+            else:
+                missing[name] = replace(request, run=known)
+        names = list(missing)
+        for number, run in self._scheduler.map(climb, self._sampled, list(missing.values())):
+            found[names[number]] = self.runs[names[number]] = run
+            yield Searched(names[number], run)
+        return {name: found[name] for name in requests}
+
+    def _move(self, index: int, best: Run) -> Generator[Searched, None, Run]:
+        """Split-and-merge moves, a round for each that is kept, until none of a few gains."""
+        for number in range(_ROUNDS_PER_COMPONENT * self._sampled.settings.n_components):
+            if best.failed or not converged(best.state.history, self._tol):
+                break
+            name = f"move-{index:04d}-{number:04d}"
+            if name not in self.runs:
+                self.runs[name] = self._round(best, (index, number))
+                yield Searched(name, self.runs[name])
+            if self.runs[name].state.log_likelihood <= best.state.log_likelihood:
+                break
+            best = self.runs[name]
+        return best
+
+    def _round(self, best: Run, place: tuple[int, int]) -> Run:
+        """The first of the proposed moves that gains, or `best`."""
+        parameters, settings = best.state.parameters, self._sampled.settings
+        seed = (settings.seed, *place, 1)
+        each = range(settings.n_components)
+        groups = [each[i : i + _COMPONENTS_PER_TASK] for i in each[::_COMPONENTS_PER_TASK]]
+        requests = [Propose(parameters, group, seed) for group in ((), *groups)]
+        found = dict(self._scheduler.map(propose, self._sampled, requests))
+        splits = [split for i in sorted(found) for split in found[i][1]]
+        sets = choose(found[0][0], splits, _FINE_TOL, pooled=settings.covariance.pooled)
+        above = best.state.log_likelihood + _FINE_TOL
+        width = self._scheduler.n_threads
+        for first in range(0, len(sets), width):
+            starts = [Run(EMState(moved(parameters, moves))) for moves in sets[first : first + width]]
+            tried = [Climb(start, settings.max_iter, self._tol, above) for start in starts]
+            runs = dict(self._scheduler.map(climb, self._sampled, tried))
+            for i in sorted(runs):
+                if runs[i].rank > (True, not best.collapsed, above):
+                    return cast(Run, runs[i])
+        return best
+
+
+def _ended(run: Run, iterations: int, tol: float) -> bool:
+    state = run.state
+    return bool(run.failed) or state.n_iter >= iterations or converged(state.history, tol)

@@ -1,0 +1,111 @@
+"""Pairs of components that one could replace, and what that would lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.parameters import Parameters
+
+# Merges looked at closely, a component.
+_CLOSEST = 2
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Two components that one could replace.
+
+    Attributes
+    ----------
+    first, second : int
+    loss : float
+        In mean log-likelihood of all rows.
+    """
+
+    first: int
+    second: int
+    loss: float
+
+
+def moments_merged(parameters: Parameters, first: int, second: int) -> Parameters:
+    """The one component with the weight, mean and covariance of two; pooled covariances stay as they are."""
+    covariance, d = parameters.covariance, parameters.n_features
+    both = [first, second]
+    weight = parameters.weights[both].sum(keepdims=True)
+    share = parameters.weights[both] / weight
+    mean = (share @ parameters.means[both])[None]
+    if covariance.pooled:
+        return Parameters(covariance, weight, mean, parameters.covariances)
+    delta = parameters.means[first] - parameters.means[second]
+    moment = share @ covariance.second_moments(parameters.covariances[both], d)
+    moment = moment + share[0] * share[1] * covariance.outer(delta, delta)
+    merged = covariance.from_moments(np.ones(1), np.zeros((1, d)), moment[None], np.zeros(d))
+    return Parameters(covariance, weight, mean, merged)
+
+
+def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Array) -> list[Merge]:
+    """The merges that lose least, best first.
+
+    Parameters
+    ----------
+    rows : ndarray (m, D)
+        In the frame.
+    weights : ndarray (m,)
+        Sample weights.
+    parameters : Parameters
+        In the frame.
+    density : ndarray (m,)
+        Log-density of each row, in the frame.
+    """
+    k = parameters.n_components
+    bound = _merge_bounds(parameters)
+    first, second = np.triu_indices(k, 1)
+    ranked = np.argsort(bound[first, second], kind="stable")[: _CLOSEST * k]
+    own: dict[int, Array] = {}
+    merges = []
+    for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
+        for c in (i, j):
+            if c not in own:
+                own[c] = np.exp(_log_joint(rows, parameters, c) - density)
+        new = np.exp(_log_joint(rows, moments_merged(parameters, i, j), 0) - density)
+        ratio = np.maximum(1.0 - own[i] - own[j], 0.0) + new
+        log_ratio = np.log(np.maximum(ratio, np.finfo(float).tiny))
+        merges.append(Merge(i, j, -float(weights @ log_ratio) / float(weights.sum())))
+    return sorted(merges, key=lambda merge: merge.loss)
+
+
+def _merge_bounds(parameters: Parameters) -> Array:
+    """Upper bounds (K, K) on what merges lose: Runnalls 2007, IEEE Trans. Aerosp. Electron. Syst. 43, eq. 16."""
+    covariance, w = parameters.covariance, parameters.weights
+    k, d = parameters.means.shape
+    cholesky = covariance.precision_cholesky(parameters.covariances)
+    bound = np.full((k, k), np.inf)
+    if covariance.pooled:
+        for i in range(k):
+            white = covariance.whiten((parameters.means - parameters.means[i]).T, cholesky, i)
+            bound[i] = 0.5 * w[i] * w / (w[i] + w) * np.sum(white**2, axis=0)
+        return bound
+    spread = -covariance.log_det(cholesky, k, d)  # half the log-determinants of the covariances
+    for i in range(k):
+        for j in range(i + 1, k):
+            merged = moments_merged(parameters, i, j)
+            try:
+                factor = covariance.precision_cholesky(merged.covariances)
+            except IllDefinedCovariance:
+                continue
+            both = float(-covariance.log_det(factor, 1, d)[0])
+            bound[i, j] = (w[i] + w[j]) * both - w[i] * spread[i] - w[j] * spread[j]
+    return bound
+
+
+def _log_joint(rows: Array, parameters: Parameters, k: int) -> Array:
+    """log w_k N(row; mu_k, Sigma_k), (m,)."""
+    covariance, d = parameters.covariance, parameters.n_features
+    cholesky = covariance.precision_cholesky(parameters.covariances)
+    white = covariance.whiten((rows - parameters.means[k]).T, cholesky, k)
+    constant = np.log(parameters.weights[k]) + covariance.log_det(cholesky, parameters.n_components, d)[k]
+    joint: Array = constant - d / 2 * np.log(2 * np.pi) - 0.5 * np.einsum("db,db->b", white, white)
+    return joint

@@ -1,0 +1,175 @@
+"""Components that two could replace, and what that would gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.components import Components
+from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.criteria import converged
+from dgmm.mixture.expectation import EStep
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.maximization import m_step
+from dgmm.mixture.merging import moments_merged
+from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.statistics import SufficientStatistics
+
+# Iterations of EM on the rows in question, with what is there and with two new components, and the gain per row
+# at which they end.
+_PRESENT_ITERATIONS = 2
+_LOCAL_ITERATIONS = 20
+_LOCAL_TOL = 1e-6
+# Rows that belong to a component by less than this do not take part in its split.
+_LEAST_RESPONSIBILITY = 1e-2
+# Ways tried: so many halves and so many dense groups; rows round which those are looked for, half of them the
+# farthest from the mean.
+_HALVES, _DENSE = 2, 3
+_SEEDS = 400
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One component, or a pair that overlaps, and two that could replace it.
+
+    Attributes
+    ----------
+    components : tuple of int
+        One or two.
+    gain : float
+        In mean log-likelihood of all rows.
+    children : Parameters
+        Two components.
+    """
+
+    components: tuple[int, ...]
+    gain: float
+    children: Parameters
+
+
+def find_split(
+    rows: Array,
+    responsibilities: Array,
+    parameters: Parameters,
+    components: tuple[int, ...],
+    ridge: Array,
+    rng: np.random.Generator,
+) -> Split | None:
+    """The best of a few splits of a component, or of a pair taken as one; None if there is none.
+
+    Parameters
+    ----------
+    rows : ndarray (m, D)
+        In the frame.
+    responsibilities : ndarray (m,)
+        Of the components together, times the sample weights.
+    parameters : Parameters
+        In the frame.
+    components : tuple of int
+        One or two.
+    ridge : ndarray (D,)
+        Added to the variances.
+    rng : numpy.random.Generator
+    """
+    d = rows.shape[1]
+    inside = np.flatnonzero(responsibilities > _LEAST_RESPONSIBILITY)
+    if len(inside) < 2 * (2 * d + 1):
+        return None
+    share = responsibilities[inside].sum() / responsibilities.sum()
+    z, r = rows[inside], responsibilities[inside]
+    present = parameters.only(components)
+    weight = float(present.weights.sum())
+    present = replace(present, weights=present.weights / weight)
+    one = present if len(components) == 1 else moments_merged(present, 0, 1)
+    try:
+        _, before = _climb(z, r, present, ridge, _PRESENT_ITERATIONS)
+        one, _ = _climb(z, r, one, ridge, _PRESENT_ITERATIONS)
+        cholesky = one.covariance.precision_cholesky(one.covariances)
+    except IllDefinedCovariance:
+        return None
+    white = one.covariance.whiten((z - one.means[0]).T, cholesky, 0).T
+    best = None
+    for group in _groups(white, r, rng):
+        try:
+            children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS)
+        except IllDefinedCovariance:
+            continue
+        gain = (after - before) * share * weight
+        supported = children.weights.min() * len(z) >= 2 * d + 1
+        if supported and gain > (best.gain if best else 0.0):
+            best = Split(components, gain, replace(children, weights=children.weights * weight))
+    return best
+
+
+def _groups(white: Array, r: Array, rng: np.random.Generator) -> list[Mask]:
+    """Rows to set apart, as masks: halves by distance to two seeds; places denser than one Gaussian has them.
+
+    The second kind finds components of few rows: the log of the density that the distance to the m-th
+    neighbour implies, less that of the Gaussian.
+    """
+    n, d = white.shape
+    groups = []
+    for _ in range(_HALVES):
+        first = np.sum((white - white[rng.choice(n, p=r / r.sum())]) ** 2, axis=1)
+        if not (r * first).any():
+            return []
+        second = np.sum((white - white[rng.choice(n, p=r * first / (r @ first))]) ** 2, axis=1)
+        groups.append(second < first)
+    neighbours = 4 * d
+    if n < 3 * neighbours:
+        return groups
+    radius = np.sum(white**2, axis=1)
+    drawn = rng.choice(n, _SEEDS // 2, p=r / r.sum())
+    seeds = np.unique(np.concatenate([np.argsort(radius, kind="stable")[-_SEEDS // 2 :], drawn]))
+    distances, near = cKDTree(white).query(white[seeds], range(1, neighbours + 1))
+    excess = radius[seeds] / 2 - d * np.log(np.maximum(np.asarray(distances)[:, -1], np.finfo(float).tiny))
+    taken = np.zeros(n, dtype=bool)
+    for s in np.argsort(-excess, kind="stable"):
+        if not taken[seeds[s]]:
+            group = np.zeros(n, dtype=bool)
+            group[np.asarray(near)[s]] = True
+            taken |= group
+            groups.append(group)
+        if len(groups) == _HALVES + _DENSE:
+            break
+    return groups
+
+
+def _two(rows: Array, r: Array, group: Mask, one: Parameters, ridge: Array) -> Parameters:
+    """A component of the group and one of the others."""
+    covariance, d = one.covariance, one.n_features
+    sides = (group, ~group)
+    weights = np.array([r[side].sum() for side in sides])
+    if not weights.all():
+        msg = "one side of the split is empty"
+        raise IllDefinedCovariance(msg)
+    means = np.array([np.average(rows[side], axis=0, weights=r[side]) for side in sides])
+    second = np.array(
+        [covariance.second_moment((rows[side] - mean).T, r[side]) for side, mean in zip(sides, means, strict=True)]
+    )
+    if covariance.pooled:
+        second = second.sum(axis=0, keepdims=True)
+    covariances = covariance.from_moments(weights, np.zeros((2, d)), second, ridge)
+    return Parameters(covariance, weights / weights.sum(), means, covariances)
+
+
+def _climb(
+    rows: Array, r: Array, parameters: Parameters, ridge: Array, iterations: int
+) -> tuple[Parameters, float]:
+    """EM on weighted rows: the parameters and their mean log-likelihood."""
+    frame = Frame.identity(rows.shape[1])
+    farthest = float(np.max(np.einsum("bd,bd->b", rows, rows)))
+    history: list[float] = []
+    while True:
+        components = Components.prepare(parameters, np.dtype(np.float64), farthest)
+        statistics: SufficientStatistics = EStep(components, frame)(rows, r)
+        history.append(statistics.mean_log_likelihood)
+        if len(history) > iterations or converged(history, _LOCAL_TOL):
+            return parameters, history[-1]
+        parameters = m_step(statistics, parameters, ridge)
