@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dgmm.estimator import GaussianMixture, load
+    from dgmm.selection import select
 
 try:
     __version__ = version("dgmm")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "unknown"
 
-__all__ = ["GaussianMixture", "__version__", "load"]
+__all__ = ["GaussianMixture", "__version__", "load", "select"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,5 +21,9 @@ def __getattr__(name: str) -> Any:
         from dgmm import estimator
 
         return getattr(estimator, name)
+    if name == "select":
+        from dgmm import selection
+
+        return selection.select
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -197,8 +197,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             checkpoint=checkpoint,
             observer=observer,
         )
-        _check_feature_names(self, X, reset=True)
-        self._adopt(model)
+        self._take(model, X)
         if outcome.run.collapsed:
             msg = (
                 f"components {list(outcome.run.collapsed)} rest on very few distinct rows in every start; "
@@ -280,6 +279,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         new = cls(**{k: v for k, v in model.settings.items() if k in known})
         new._adopt(model)
         return new
+
+    def _take(self, model: Model, X: Any) -> None:
+        """Become the mixture that was fitted to X."""
+        _check_feature_names(self, X, reset=True)
+        self._adopt(model)
 
     def _adopt(self, model: Model) -> None:
         """Derive the fitted attributes, in data units."""

@@ -8,8 +8,7 @@ from typing import TextIO
 
 from dask.utils import format_bytes, format_time
 
-from dgmm.engine.fit import Event, Iterated, Scanned
-from dgmm.engine.search import Searched
+from dgmm.engine.events import Event, Iterated, Judged, Scanned, Searched
 
 _REFRESH_SECONDS = 0.2
 
@@ -71,8 +70,10 @@ class ProgressLog:
                 if event.n_iter % self._every == 0:
                     running = sum(run.state.n_iter == event.n_iter for run in finalists.values())
                     text = f"iteration {event.n_iter}: {_gain(event.best.state.history)}"
-                    text += f", {running} finalists" if len(finalists) > 1 else ""
+                    text += f", {running} at work" if len(finalists) > 1 else ""
                     self._line(text + self._pace(self._total, seconds))
+            case Judged(criteria):
+                self._line(f"criteria of {len(criteria)} candidates" + self._pace(self._total, seconds))
 
     def _pace(self, rows: int, seconds: float) -> str:
         if not self._timed or not rows:
@@ -86,10 +87,14 @@ class ProgressLog:
 
 
 def spoken(name: str) -> str:
-    """The name of a run as people count: start-0003-1 is start 4."""
-    kind, start, *rest = name.split("-")
-    words = {"start": f"start {int(start) + 1}", "last": f"start {int(start) + 1} to the end"}
-    return words.get(kind) or f"split-and-merge round {int(rest[0]) + 1} of start {int(start) + 1}"
+    """The name of a run as people count: start-0003-1 is start 4, full-0003 three components."""
+    kind, number, *rest = name.split("-")
+    words = {
+        "start": f"start {int(number) + 1}",
+        "last": f"start {int(number) + 1} to the end",
+        "move": f"split-and-merge round {int(rest[0]) + 1} of start {int(number) + 1}" if rest else "",
+    }
+    return words.get(kind) or f"{int(number)} components, {kind}"
 
 
 def _gain(history: tuple[float, ...]) -> str:

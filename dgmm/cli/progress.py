@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dgmm.cli import signals
-from dgmm.engine.fit import Event
+from dgmm.engine.events import Event
 from dgmm.progress import ProgressLog
 
 

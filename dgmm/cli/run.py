@@ -16,6 +16,7 @@ from dgmm.cli.info import info
 from dgmm.cli.predict import predict
 from dgmm.cli.sample import sample
 from dgmm.cli.score import score
+from dgmm.cli.select import select
 from dgmm.errors import DgmmError, Interrupted, InvalidInput
 
 FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 75
@@ -39,7 +40,7 @@ def dgmm() -> None:
     """
 
 
-for command in (fit, predict, score, sample, info, demo):
+for command in (fit, select, predict, score, sample, info, demo):
     dgmm.add_command(command)
 
 

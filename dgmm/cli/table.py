@@ -86,11 +86,12 @@ def history_json(trace: Trace, n_rows: int) -> list[dict[str, float | None]]:
     """A record an iteration; null where nothing is known."""
     table = history_table(trace, n_rows)
     names = table.dtype.names or ()
-    return [{name: _known(float(row[name])) for name in names} for row in table]
+    return [{name: finite(float(row[name])) for name in names} for row in table]
 
 
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: null."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def history_text(trace: Trace, n_rows: int, shown: int = _SHOWN_ITERATIONS) -> str:

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from dgmm.engine.events import Event, Iterated, Progress, Scanned, best_of
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Run, Sampled
-from dgmm.engine.scan import Scan, scan
-from dgmm.engine.search import Search, Searched
+from dgmm.engine.scan import scan
+from dgmm.engine.search import Search
 from dgmm.engine.settings import Settings
+from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
-
-
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """Everything a fit has found so far; all of it can be put on disk.
-
-    Attributes
-    ----------
-    scan : Scan or None
-    runs : dict
-        Of the search on the sample, by name.
-    finalists : dict
-        Of the full passes, by name; empty before the first one.
-    """
-
-    scan: Scan | None = None
-    runs: Mapping[str, Run] = field(default_factory=dict)
-    finalists: Mapping[str, Run] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Scanned:
-    """The scan is done."""
-
-    scan: Scan
-
-
-@dataclass(frozen=True, eq=False)
-class Iterated:
-    """One pass over all rows, an iteration of each finalist that was not finished."""
-
-    finalists: Mapping[str, Run]
-
-    @property
-    def n_iter(self) -> int:
-        """Passes so far, but for the scan."""
-        return max(run.state.n_iter for run in self.finalists.values())
-
-    @property
-    def best(self) -> Run:
-        """The one that leads."""
-        return _best(self.finalists)
-
-
-Event = Scanned | Searched | Iterated
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +53,13 @@ class Fit:
         self.progress = progress or Progress()
 
     def events(self) -> Iterator[Event]:
-        """Run, or go on; an event is yielded once it is part of `progress`."""
+        """Run, or go on; an event is yielded once it is part of `progress`.
+
+        Raises
+        ------
+        IllDefinedCovariance
+            Every start ended in one, or every finalist.
+        """
         settings = self._settings
         if self.progress.scan is None:
             found = scan(
@@ -117,6 +80,8 @@ class Fit:
             for event in search.events():
                 self.progress = replace(self.progress, runs=dict(search.runs))
                 yield event
+            if all(run.failed for run in search.best):
+                raise IllDefinedCovariance(search.best[0].failed)
             if sampled.scan.complete:
                 self._outcome = search.best[0]
                 return
@@ -129,10 +94,10 @@ class Fit:
     def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
         em = sampled.em(self._settings.tol, self._settings.max_full_iterations)
         members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
-        self._outcome = _best(finalists)
+        self._outcome = best_of(finalists)
         for runs in shared_passes(self._passes, members):
             self.progress = replace(self.progress, finalists=runs)
-            self._outcome = _best(runs)
+            self._outcome = best_of(runs)
             yield Iterated(runs)
 
     def outcome(self) -> Outcome:
@@ -140,7 +105,3 @@ class Fit:
         run = self._outcome
         passes = max((r.state.n_iter for r in self.progress.finalists.values()), default=0)
         return Outcome(run, converged(run.state.history, self._settings.tol), 1 + passes)
-
-
-def _best(runs: Mapping[str, Run]) -> Run:
-    return max(runs.values(), key=lambda run: (not run.failed, run.state.log_likelihood))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dgmm.engine.likelihood import Candidate, LockstepWork
@@ -43,8 +43,20 @@ class Member:
         return Candidate(self.run.state.parameters, self.em.frame, self.radius_squared)
 
 
-def shared_passes(passes: Passes, members: Mapping[str, Member]) -> Iterator[dict[str, Run]]:
+def shared_passes(
+    passes: Passes,
+    members: Mapping[str, Member],
+    beaten: Callable[[Mapping[str, Run]], Collection[str]] = lambda _: (),
+) -> Iterator[dict[str, Run]]:
     """Yield every member's run after each pass, until all are finished.
+
+    Parameters
+    ----------
+    passes : Passes
+    members : mapping of str to Member
+        By name.
+    beaten : callable
+        Names those that need go on no more, from all runs so far.
 
     Raises
     ------
@@ -52,7 +64,11 @@ def shared_passes(passes: Passes, members: Mapping[str, Member]) -> Iterator[dic
         Of the last member that was left.
     """
     members = dict(members)
-    while active := [name for name, member in members.items() if not member.finished]:
+    while True:
+        out = beaten({name: member.run for name, member in members.items()})
+        active = [name for name, member in members.items() if not (member.finished or name in out)]
+        if not active:
+            return
         began = time.perf_counter()
         active = _sound(members, active)
         work = LockstepWork([members[name].candidate for name in active], passes.source.dtype)

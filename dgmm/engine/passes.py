@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dgmm.data.source import Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.scheduling import LocalScheduler, Scheduler
+from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
 
 Rows = NDArray[np.floating]
@@ -47,12 +48,16 @@ def _prepare(work: Work) -> Prepared:
     return work.prepare()
 
 
-def _leaf(prepared: Prepared, rows: Any, weights: Any, report: Callable[[int], None]) -> Any:
+def _leaf(
+    prepared: Prepared, rows: Any, weights: Any, subset: Subset | None, report: Callable[[int], None]
+) -> Any:
     limit_worker_blas()
     step, total = prepared.begin(), BinaryCounter[Any]()
     weight_blocks = None if weights is None else iter_blocks(weights)
     for first, block in iter_blocks(rows):
         w = None if weight_blocks is None else next(weight_blocks)[1][:, 0]
+        if subset is not None:
+            w = subset.weights(first, len(block), w)
         total.add(step(first, block, w))
         report(len(block))
     if hasattr(report, "flush"):
@@ -79,12 +84,15 @@ class Passes:
     scheduler : Scheduler
     on_rows : callable
         Hears the rows done so far in the running pass.
+    subset : Subset or None
+        Rows that count; None is all of them.
     """
 
     source: Source
     weights: Source | None
     scheduler: Scheduler
     on_rows: Callable[[int], None] = lambda _: None
+    subset: Subset | None = None
     _block_seconds: float | None = field(default=None, init=False)
 
     @property
@@ -106,7 +114,7 @@ class Passes:
         leaves = self._leaves()
         if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
             first, last = leaves[0]
-            total = _leaf(work.prepare(), *self._inputs(first, last), count)
+            total = _leaf(work.prepare(), *self._inputs(first, last), self.subset, count)
         else:
             total = self.scheduler.compute(lambda token: self._graph(work, leaves, report, token), count)
         seconds = time.perf_counter() - started
@@ -138,7 +146,11 @@ class Passes:
         prepared = delayed(_prepare, pure=False)(work, dask_key_name=f"{name}-parameters-{token}")
         level = [
             delayed(_leaf, pure=False)(
-                prepared, *self._inputs(first, last), report, dask_key_name=f"{name}-leaf-{first}-{token}"
+                prepared,
+                *self._inputs(first, last),
+                self.subset,
+                report,
+                dask_key_name=f"{name}-leaf-{first}-{token}",
             )
             for first, last in leaves
         ]

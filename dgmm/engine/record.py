@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,18 @@ from numpy.typing import NDArray
 
 from dgmm.data.source import Source
 from dgmm.engine.checkpoint import Checkpoint
-from dgmm.engine.fit import Event, Iterated, Progress, Scanned
+from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched
+from dgmm.engine.likelihood import Criteria
 from dgmm.engine.model import parameter_arrays, parameters_from
 from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
-from dgmm.engine.search import Searched
-from dgmm.engine.settings import Settings, Start
+from dgmm.engine.settings import Contest, Settings, Start
 from dgmm.engine.trace import pack_trace, unpack_trace
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.frame import Frame
 
-_SCAN, _RUN, _ITERATION = "scan", "run-", "iteration"
+_SCAN, _RUN, _ITERATION, _JUDGED = "scan", "run-", "iteration", "judged"
 
 
 def identity(
@@ -59,6 +60,22 @@ def identity(
     }
 
 
+def contest_identity(
+    source: Source, weights: Source | None, contest: Contest, seed: int | None, content: str
+) -> dict[str, Any]:
+    """The same of a selection."""
+    shared = identity(source, weights, contest.settings, seed, content)
+    for of_one in ("n_components", "covariance_type", "tile_rows", "n_finalists"):
+        del shared[of_one]
+    return {
+        **shared,
+        "sample_rows": contest.sample_rows(source),
+        "candidates": contest.names,
+        "criterion": contest.criterion,
+        "holdout": contest.holdout,
+    }
+
+
 def _start_digest(start: Start) -> str | None:
     state = hashlib.sha256()
     for name, value in sorted(vars(start).items()):
@@ -73,9 +90,13 @@ def save(checkpoint: Checkpoint, event: Event) -> None:
         case Scanned(scan):
             checkpoint.save(_SCAN, *_pack_scan(scan))
         case Searched(name, run):
-            checkpoint.save(_RUN + name, *pack_runs({name: run}))
+            checkpoint.save(_RUN + name, *_pack_runs({name: run}))
         case Iterated(finalists):
-            checkpoint.save_step(_ITERATION, event.n_iter, *pack_runs(finalists))
+            checkpoint.save_step(_ITERATION, event.n_iter, *_pack_runs(finalists))
+        case Judged(criteria, held_out, n_iter):
+            parts = {"criteria": criteria, "held_out": held_out}
+            header = {part: {name: astuple(c) for name, c in found.items()} for part, found in parts.items()}
+            checkpoint.save(_JUDGED, {**header, "n_iter": n_iter}, {})
 
 
 def load(checkpoint: Checkpoint) -> Progress:
@@ -83,26 +104,37 @@ def load(checkpoint: Checkpoint) -> Progress:
     record = checkpoint.load(_SCAN)
     if record is None:
         return Progress()
-    covariance = checkpoint.identity["covariance_type"]
     runs: dict[str, Run] = {}
     for name in checkpoint.names(_RUN):
         found = checkpoint.load(name)
         if found is not None:
-            runs |= unpack_runs(*found, {name.removeprefix(_RUN): covariance})
+            runs |= _unpack_runs(*found)
     latest = checkpoint.load_latest(_ITERATION)
-    finalists = {}
-    if latest is not None:
-        names = latest[1]["names"]
-        finalists = unpack_runs(*latest[1:], dict.fromkeys(names, covariance))
-    return Progress(_unpack_scan(*record), runs, finalists)
+    finalists = {} if latest is None else _unpack_runs(*latest[1:])
+    return Progress(
+        _unpack_scan(*record), runs, finalists, _judged(checkpoint, 0 if latest is None else latest[0])
+    )
 
 
-def pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _judged(checkpoint: Checkpoint, n_iter: int) -> Judged | None:
+    """The criteria of the finalists, unless they went on since."""
+    record = checkpoint.load(_JUDGED)
+    if record is None or record[0]["n_iter"] != n_iter:
+        return None
+    parts = [
+        {name: Criteria(*values) for name, values in record[0][part].items()} for part in ("criteria", "held_out")
+    ]
+    return Judged(parts[0], parts[1], n_iter)
+
+
+def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Runs as header and arrays of one record."""
     header: dict[str, Any] = {
         "names": list(runs),
         "failed": [run.failed for run in runs.values()],
         "collapsed": [list(run.collapsed) for run in runs.values()],
+        "searched": [run.searched for run in runs.values()],
+        "covariance_types": [run.state.parameters.covariance.name for run in runs.values()],
     }
     arrays = {
         f"{key}_{i}": value
@@ -116,16 +148,18 @@ def pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArra
     return header, arrays
 
 
-def unpack_runs(
-    header: dict[str, Any], arrays: Mapping[str, NDArray[Any]], covariances: Mapping[str, str]
-) -> dict[str, Run]:
-    """The inverse; `covariances` names each run's covariance type."""
+def _unpack_runs(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Run]:
     runs = {}
     for i, name in enumerate(header["names"]):
         own = {key: arrays[f"{key}_{i}"] for key in ("weights", "means", "covariances", "history", "trace")}
-        state = EMState(parameters_from(covariances[name], own), tuple(own["history"].tolist()))
-        collapsed = tuple(header["collapsed"][i])
-        runs[name] = Run(state, unpack_trace(own["trace"]), header["failed"][i], collapsed)
+        state = EMState(parameters_from(header["covariance_types"][i], own), tuple(own["history"].tolist()))
+        runs[name] = Run(
+            state,
+            unpack_trace(own["trace"]),
+            header["failed"][i],
+            tuple(header["collapsed"][i]),
+            header["searched"][i],
+        )
     return runs
 
 

@@ -1,23 +1,28 @@
-"""A fit from its data to its model: memory plan, checkpoints, progress."""
+"""A fit, or a selection, from its data to its model: memory plan, checkpoints, progress."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from dgmm.data.source import Source
 from dgmm.engine import record
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.checkpoint import Checkpoint, environment
-from dgmm.engine.fit import Event, Fit, Outcome, Progress, Scanned
+from dgmm.engine.events import Event, Progress, Scanned
+from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import Passes
+from dgmm.engine.scan import Scan
 from dgmm.engine.scheduling import scheduler_for
-from dgmm.engine.settings import Settings
+from dgmm.engine.selection import Selection
+from dgmm.engine.settings import Contest, Settings
+from dgmm.mixture.covariance import covariance_type
+from dgmm.mixture.criteria import converged
 
 
 class Observer(Protocol):
@@ -31,6 +36,18 @@ class Observer(Protocol):
 
     def on_event(self, event: Event) -> None:
         """Something was found; with a checkpoint, it is on disk."""
+
+
+class Steps(Protocol):
+    """A fit or a selection."""
+
+    progress: Progress
+
+    def events(self) -> Iterator[Event]:
+        """Run, or go on."""
+
+
+T = TypeVar("T", bound=Steps)
 
 
 class Silence:
@@ -79,20 +96,75 @@ def fit_model(
     NotEnoughMemory, NonFiniteData, InvalidWeights, IllDefinedCovariance, ClusterError
     """
     observer = observer or Silence()
-    if not seed_is_given:
-        recorded = Checkpoint.recorded_identity(checkpoint) if checkpoint is not None else None
-        settings = replace(settings, seed=recorded["seed"] if recorded else secrets.randbits(32))
+    settings = _seeded(settings, checkpoint, seed_is_given=seed_is_given)
     with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
         mixtures = [(settings.n_components, settings.covariance)] * settings.n_finalists
         per_thread = thread_bytes(source, weights, mixtures, settings.sample_rows(source))
         planned = check_plan(scheduler, per_thread, source.name)
         observer.on_plan(planned, scheduler.memory_per_thread())
         passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
-        fit = _run(passes, settings, checkpoint, observer)
+        fit = _durable(
+            lambda progress: Fit(passes, settings, progress),
+            passes,
+            lambda content: record.identity(source, weights, settings, settings.seed, content),
+            checkpoint,
+            observer,
+        )
     outcome = fit.outcome()
-    scan = fit.progress.scan
-    assert scan is not None  # noqa: S101  it comes first
-    model = Model(
+    assert fit.progress.scan is not None  # noqa: S101  it comes first
+    return _model(fit.progress.scan, outcome, source, settings), outcome
+
+
+def select_model(
+    source: Source,
+    weights: Source | None,
+    contest: Contest,
+    *,
+    seed_is_given: bool,
+    checkpoint: str | Path | None = None,
+    observer: Observer | None = None,
+) -> tuple[Model, Outcome, Selection]:
+    """Fit candidates in shared passes, or go on with that; see `fit_model`.
+
+    Returns
+    -------
+    Model
+        Of the best candidate.
+    Outcome
+    Selection
+        With its table.
+    """
+    observer = observer or Silence()
+    contest = replace(contest, settings=_seeded(contest.settings, checkpoint, seed_is_given=seed_is_given))
+    with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
+        mixtures = [(k, covariance_type(kind)) for k, kind in contest.candidates]
+        per_thread = thread_bytes(source, weights, mixtures, contest.sample_rows(source))
+        observer.on_plan(check_plan(scheduler, per_thread, source.name), scheduler.memory_per_thread())
+        passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
+        selection = _durable(
+            lambda progress: Selection(passes, contest, progress),
+            passes,
+            lambda content: record.contest_identity(source, weights, contest, contest.settings.seed, content),
+            checkpoint,
+            observer,
+        )
+    best = selection.best()
+    settings = contest.of(best)
+    run = selection.progress.finalists[best]
+    outcome = Outcome(run, converged(run.state.history, settings.tol), selection.n_passes)
+    return _model(selection.scan_of(best), outcome, source, settings), outcome, selection
+
+
+def _seeded(settings: Settings, checkpoint: str | Path | None, *, seed_is_given: bool) -> Settings:
+    """With the seed that was given, recorded, or drawn now."""
+    if seed_is_given:
+        return settings
+    recorded = Checkpoint.recorded_identity(checkpoint) if checkpoint is not None else None
+    return replace(settings, seed=recorded["seed"] if recorded else secrets.randbits(32))
+
+
+def _model(scan: Scan, outcome: Outcome, source: Source, settings: Settings) -> Model:
+    return Model(
         parameters=outcome.run.state.parameters,
         frame=scan.frame,
         dtype=source.dtype,
@@ -104,36 +176,34 @@ def fit_model(
         weight=scan.weight,
         settings={"seed": settings.seed},
     )
-    return model, outcome
 
 
-def _run(passes: Passes, settings: Settings, directory: str | Path | None, observer: Observer) -> Fit:
-    fit = Fit(passes, settings)
+def _durable(
+    make: Callable[[Progress | None], T],
+    passes: Passes,
+    identity: Callable[[str], dict[str, Any]],
+    directory: str | Path | None,
+    observer: Observer,
+) -> T:
+    """Run steps, or go on with those in the directory: there, an event is on disk before it is told."""
+    steps = make(None)
     if directory is None:
-        _watch(fit, observer.on_event)
-        return fit
+        for event in steps.events():
+            observer.on_event(event)
+        return steps
     content = ""
     if passes.delayed:
         # Only its content says whether a Dask graph still gives the same rows.
-        scanned = next(fit.events())
+        scanned = next(steps.events())
         assert isinstance(scanned, Scanned)  # noqa: S101
         content = scanned.scan.content
-    identity = record.identity(passes.source, passes.weights, settings, settings.seed, content)
-    with Checkpoint(directory, identity, environment()) as checkpoint:
+    with Checkpoint(directory, identity(content), environment()) as checkpoint:
         found = record.load(checkpoint)
-        if fit.progress.scan is not None and found.scan is None:
-            record.save(checkpoint, Scanned(fit.progress.scan))
-            found = Progress(scan=fit.progress.scan)
-        fit = Fit(passes, settings, found)
-
-        def keep(event: Event) -> None:
+        if steps.progress.scan is not None and found.scan is None:
+            record.save(checkpoint, Scanned(steps.progress.scan))
+            found = Progress(scan=steps.progress.scan)
+        steps = make(found)
+        for event in steps.events():
             record.save(checkpoint, event)
             observer.on_event(event)
-
-        _watch(fit, keep)
-    return fit
-
-
-def _watch(fit: Fit, on_event: Callable[[Event], None]) -> None:
-    for event in fit.events():
-        on_event(event)
+    return steps

@@ -46,12 +46,15 @@ class Run:
         Why it could not go on; empty if it could.
     collapsed : tuple of int
         Components that rest on too few rows.
+    searched : float
+        Seconds of the search that it is the result of, if it is of a whole one.
     """
 
     state: EMState
     trace: Trace = ()
     failed: str = ""
     collapsed: tuple[int, ...] = ()
+    searched: float = 0.0
 
     @property
     def rank(self) -> tuple[bool, bool, float]:

@@ -6,13 +6,12 @@ depend on the number of workers. A run is known by its name: what an earlier dri
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
+from dgmm.engine.events import Searched
 from dgmm.engine.sampled import Climb, Propose, Run, Sampled, climb, propose
-from dgmm.engine.scheduling import Scheduler
-from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
 from dgmm.mixture.split_merge import choose, moved
@@ -31,19 +30,15 @@ _COMPONENTS_PER_TASK = 4
 _ROUNDS_PER_COMPONENT = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Searched:
-    """A run on the sample has come to its end, or as far as it is to go for now.
+class Tasks(Protocol):
+    """What runs the tasks of a search: a `Scheduler`, or a loop."""
 
-    Attributes
-    ----------
-    name : str
-        ``start-0003-1``: the second stretch of start 3; ``move-0003-0002``: where its third round of moves led.
-    run : Run
-    """
+    n_threads: int
 
-    name: str
-    run: Run
+    def map(
+        self, task: Callable[[Any, Any], Any], shared: Any, arguments: Sequence[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield number and value of each ``task(shared, argument)`` as they are done."""
 
 
 class Search:
@@ -52,32 +47,23 @@ class Search:
     Parameters
     ----------
     sampled : Sampled
-    scheduler : Scheduler
-        Runs the tasks.
+    tasks : Tasks
     runs : mapping of str to Run
         What earlier drivers finished, by name.
     """
 
-    def __init__(self, sampled: Sampled, scheduler: Scheduler, runs: Mapping[str, Run]) -> None:
+    def __init__(self, sampled: Sampled, tasks: Tasks, runs: Mapping[str, Run]) -> None:
         self._sampled = sampled
-        self._scheduler = scheduler
+        self._tasks = tasks
         self.runs = dict(runs)
         small = sampled.scan.rows.size < _SMALL
         self._short = sampled.settings.max_iter if small else _SHORT
         self._tol = max(sampled.settings.tol, _FINE_TOL if small else _COARSE_TOL)
 
     def events(self) -> Iterator[Searched]:
-        """Run, or go on; an event is yielded once it is part of `runs`. In the end `best` holds the finalists.
-
-        Raises
-        ------
-        IllDefinedCovariance
-            Every start ended in one.
-        """
+        """Run, or go on; an event is yielded once it is part of `runs`. In the end `best` holds the finalists."""
         settings = self._sampled.settings
         finalists = yield from self._halve()
-        if all(run.failed for run in finalists.values()):
-            raise IllDefinedCovariance(next(iter(finalists.values())).failed)
         if settings.n_components > 1 and not settings.start.given:
             for index, run in finalists.items():
                 finalists[index] = yield from self._move(index, run)
@@ -106,8 +92,8 @@ class Search:
             ranked = sorted(reached, key=lambda i: reached[i].rank, reverse=True)
             kept = sorted(ranked[: max((len(ranked) + 1) // 2, settings.n_finalists)])
             finalists = {index: reached[index] for index in kept}
-            ended = all(_ended(run, longest, self._tol) for run in finalists.values())
-            if len(kept) <= settings.n_finalists and ended:
+            over = all(ended(run, longest, self._tol) for run in finalists.values())
+            if len(kept) <= settings.n_finalists and over:
                 return finalists
             runs = dict(finalists)
             iterations, stretch = 2 * iterations, stretch + 1
@@ -117,12 +103,12 @@ class Search:
         found, missing = {}, {}
         for name, request in requests.items():
             known = self.runs.get(name, request.run)
-            if isinstance(known, Run) and _ended(known, request.iterations, request.tol):
+            if isinstance(known, Run) and ended(known, request.iterations, request.tol):
                 found[name] = known
             else:
                 missing[name] = replace(request, run=known)
         names = list(missing)
-        for number, run in self._scheduler.map(climb, self._sampled, list(missing.values())):
+        for number, run in self._tasks.map(climb, self._sampled, list(missing.values())):
             found[names[number]] = self.runs[names[number]] = run
             yield Searched(names[number], run)
         return {name: found[name] for name in requests}
@@ -148,21 +134,22 @@ class Search:
         each = range(settings.n_components)
         groups = [each[i : i + _COMPONENTS_PER_TASK] for i in each[::_COMPONENTS_PER_TASK]]
         requests = [Propose(parameters, group, seed) for group in ((), *groups)]
-        found = dict(self._scheduler.map(propose, self._sampled, requests))
+        found = dict(self._tasks.map(propose, self._sampled, requests))
         splits = [split for i in sorted(found) for split in found[i][1]]
         sets = choose(found[0][0], splits, _FINE_TOL, pooled=settings.covariance.pooled)
         above = best.state.log_likelihood + _FINE_TOL
-        width = self._scheduler.n_threads
+        width = self._tasks.n_threads
         for first in range(0, len(sets), width):
             starts = [Run(EMState(moved(parameters, moves))) for moves in sets[first : first + width]]
             tried = [Climb(start, settings.max_iter, self._tol, above) for start in starts]
-            runs = dict(self._scheduler.map(climb, self._sampled, tried))
+            runs = dict(self._tasks.map(climb, self._sampled, tried))
             for i in sorted(runs):
                 if runs[i].rank > (True, not best.collapsed, above):
                     return cast(Run, runs[i])
         return best
 
 
-def _ended(run: Run, iterations: int, tol: float) -> bool:
+def ended(run: Run, iterations: int, tol: float) -> bool:
+    """Whether a run came as far as it is to go."""
     state = run.state
     return bool(run.failed) or state.n_iter >= iterations or converged(state.history, tol)

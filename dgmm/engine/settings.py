@@ -85,3 +85,38 @@ class Settings:
             return min(source.n_rows, self.sample_size)
         row_bytes = source.n_features * source.dtype.itemsize
         return min(source.n_rows, max(min(SAMPLE_ROWS, _SAMPLE_BYTES // row_bytes), 1000, 20 * self.n_components))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What a selection is asked to do.
+
+    Attributes
+    ----------
+    settings : Settings
+        Of each fit, but for the number of components and the covariance type.
+    candidates : tuple of (int, str)
+        Number of components and covariance type.
+    criterion : {'bic', 'aic', 'icl', 'holdout'}
+    holdout : float
+        Fraction of rows left out of the fits.
+    """
+
+    settings: Settings
+    candidates: tuple[tuple[int, str], ...]
+    criterion: str
+    holdout: float
+
+    def of(self, name: str) -> Settings:
+        """The settings of one candidate."""
+        kind, k = name.rsplit("-", 1)
+        return replace(self.settings, n_components=int(k), covariance_type=kind)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the candidates, as in ``full-0003``."""
+        return [f"{kind}-{k:04d}" for k, kind in self.candidates]
+
+    def sample_rows(self, source: Source) -> int:
+        """Rows of the sample, enough for the largest candidate."""
+        return max(self.of(name).sample_rows(source) for name in self.names)

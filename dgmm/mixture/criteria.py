@@ -88,3 +88,12 @@ def bic(log_likelihood: float, n_parameters: int, weight: float) -> float:
 def aic(log_likelihood: float, n_parameters: int) -> float:
     """Akaike information criterion of the total log-likelihood; lower is better."""
     return -2 * log_likelihood + 2 * n_parameters
+
+
+def icl(log_likelihood: float, n_parameters: int, weight: float, entropy: float) -> float:
+    """Integrated completed likelihood; lower is better.
+
+    BIC plus twice the entropy of the responsibilities (Biernacki, Celeux & Govaert 2000, IEEE Trans. PAMI 22,
+    with responsibilities in place of labels; the sign is BIC's, mclust's is the opposite).
+    """
+    return bic(log_likelihood, n_parameters, weight) + 2 * entropy

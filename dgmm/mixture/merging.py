@@ -64,6 +64,7 @@ def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Ar
     bound = _merge_bounds(parameters)
     first, second = np.triu_indices(k, 1)
     ranked = np.argsort(bound[first, second], kind="stable")[: _CLOSEST * k]
+    ranked = ranked[np.isfinite(bound[first, second][ranked])]
     own: dict[int, Array] = {}
     merges = []
     for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
