@@ -48,7 +48,11 @@ def thread_bytes(
     sums = sum(_mixture_bytes(k, d, covariance, levels) for k, covariance in mixtures)
     # The scan holds samples where the E-step holds statistics.
     sample = sample_rows * (d * source.dtype.itemsize + 24)
-    return reading + max(buffers + sums, 4 * sample + 4096 * d * 16)
+    passing = reading + max(buffers + sums, 4 * sample + 4096 * d * 16)
+    # A task of the search: the sample; in the frame, whitened, in part; the posterior of each component.
+    largest = max((k for k, _ in mixtures), default=0)
+    searching = sample + sample_rows * 8 * (4 * d + largest + 8) + buffers + sums
+    return max(passing, searching)
 
 
 def _buffer_bytes(source: Source, block_rows: int, components: Sequence[int], covariance: CovarianceType) -> int:

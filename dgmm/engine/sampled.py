@@ -173,21 +173,31 @@ def propose(sampled: Sampled, request: Propose) -> tuple[list[Merge], list[Split
     found, parameters = sampled.scan, request.parameters
     rows = found.frame.apply(found.rows)
     weights = np.ones(len(rows)) if found.weights is None else found.weights / found.weights.mean()
-    density = np.empty(len(rows))
-    responsibilities = np.empty((parameters.n_components, len(rows)))
-    for tile, log_density, r in sampled.e_step(parameters, _DOUBLE).posterior(found.rows):
-        density[tile] = log_density
-        responsibilities[:, tile] = r
     merges: list[Merge] = []
     wanted: list[tuple[int, ...]] = [(k,) for k in request.components]
     if not wanted:
+        density, _ = _posterior(sampled, parameters, [])
         merges = find_merges(rows, weights, parameters, density + found.frame.log_volume)
         wanted = [(merge.first, merge.second) for merge in merges[:_PAIRS]]
+    each = sorted({k for components in wanted for k in components})
+    _, responsibilities = _posterior(sampled, parameters, each)
     splits = []
     for components in wanted:
-        r = responsibilities[list(components)].sum(axis=0) * weights
+        r = sum(responsibilities[each.index(k)] for k in components) * weights
         rng = np.random.default_rng([*request.seed, *components])
         split = find_split(rows, r, parameters, components, sampled.ridge, rng)
         if split is not None and split.gain > _LEAST_GAIN:
             splits.append(split)
     return merges, splits
+
+
+def _posterior(
+    sampled: Sampled, parameters: Parameters, components: list[int]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Log-density of each row of the sample, and the responsibilities of some components."""
+    rows = sampled.scan.rows
+    density, responsibilities = np.empty(len(rows)), np.empty((len(components), len(rows)))
+    for tile, log_density, r in sampled.e_step(parameters, _DOUBLE).posterior(rows):
+        density[tile] = log_density
+        responsibilities[:, tile] = r[components]
+    return density, responsibilities
