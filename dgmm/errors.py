@@ -10,7 +10,7 @@ Each message says what was found, what was expected, and what to do.
     │   ├── InvalidData                      the rows cannot be used
     │   │   ├── NonFiniteData                NaN or infinity: chunk, row, feature
     │   │   ├── MissingChunks                chunks of a Zarr array that are not stored
-    │   │   ├── UnsupportedDtype             complex, object, text
+    │   │   ├── UnsupportedDtype (TypeError) complex, text, objects that are no numbers
     │   │   └── ShapeMismatch                1-D, other feature counts, too few rows
     │   ├── InvalidWeights                   negative, NaN, all zero, another length
     │   ├── SourceNotFound (FileNotFoundError)
@@ -73,7 +73,7 @@ class MissingChunks(InvalidData):
     """Chunks of a Zarr array are not stored."""
 
 
-class UnsupportedDtype(InvalidData):
+class UnsupportedDtype(InvalidData, TypeError):
     """Values are not real numbers."""
 
 

@@ -50,6 +50,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Iterations on the sample for each run, and then on all rows.
     max_passes : int or None, default=None
         Passes over all rows at most, the scan among them.
+    accelerate : bool, default=False
+        Extrapolate the iterations on all rows where EM crawls (Anderson's method, guarded by the log-likelihood).
     n_init : int, default=1
         Starts tried on the sample, the worse half of them dropped again and again; the best is improved by
         split-and-merge moves, and goes on.
@@ -117,6 +119,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         reg_relative: float = 0.0,
         max_iter: int = 1000,
         max_passes: int | None = None,
+        accelerate: bool = False,
         n_init: int = 1,
         n_finalists: int = 1,
         init_params: str = "mixed",
@@ -136,6 +139,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.reg_relative = reg_relative
         self.max_iter = max_iter
         self.max_passes = max_passes
+        self.accelerate = accelerate
         self.n_init = n_init
         self.n_finalists = n_finalists
         self.init_params = init_params
@@ -349,6 +353,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             reg_relative=float(self.reg_relative),
             max_iter=int(self.max_iter),
             max_passes=None if self.max_passes is None else int(self.max_passes),
+            accelerate=bool(self.accelerate),
             n_init=int(self.n_init),
             n_finalists=int(self.n_finalists),
             init_params=self.init_params,

@@ -20,7 +20,7 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
 _HOLDOUT = 0.1
 # Parameters of a mixture that mean nothing to several candidates.
 _OF_ONE = (
-    *("n_components", "covariance_type", "n_finalists", "warm_start"),
+    *("n_components", "covariance_type", "n_finalists", "warm_start", "accelerate"),
     *("weights_init", "means_init", "precisions_init"),
 )
 _COLUMNS = (
@@ -197,7 +197,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in shared:
             near = difflib.get_close_matches(name, shared, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = f"; did you mean {near[0]!r}?" if near else "."
             msg = f"select() takes no {name!r}{meant} It takes {', '.join(sorted(shared))}"
             raise InvalidParameter(msg)
     return settings

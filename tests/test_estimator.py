@@ -176,7 +176,8 @@ def test_parameters_are_checked_in_fit_alone():
 def test_a_value_that_is_not_finite_is_named_by_row_and_feature(value, dtype):
     rows = clusters().astype(dtype)
     rows[123, 1] = value
-    with pytest.raises(NonFiniteData, match=rf"{value}.*row 123, feature 1"):
+    spelled = {np.inf: " infinity", -np.inf: "-infinity"}.get(value, "NaN")
+    with pytest.raises(NonFiniteData, match=f"{spelled} .*row 123, feature 1"):
         fitted(rows=rows)
 
 
@@ -193,7 +194,7 @@ def test_a_fitted_model_refuses_what_is_not_finite(method):
     rows[123, 1] = np.nan
     for data in (rows, da.from_array(rows, chunks=(100, 2))):
         with (
-            pytest.raises(NonFiniteData, match=r"nan .*row 123, feature 1"),
+            pytest.raises(NonFiniteData, match=r"NaN .*row 123, feature 1"),
             dask.config.set(scheduler="synchronous"),
         ):
             np.asarray(getattr(fitted(), method)(data))
@@ -223,7 +224,7 @@ def test_rows_that_cannot_be_used_are_refused(rows, error, message):
     ("weights", "message"),
     [
         (np.ones(299), "300 rows"),
-        (np.zeros(300), "all sample weights are 0"),
+        (np.zeros(300), "all sample weights are zero"),
         (np.r_[np.ones(299), -1.0], "row 299 is -1"),
         (np.r_[np.nan, np.ones(299)], "row 0 is nan"),
         (np.ones((300, 2)), "one weight a row"),

@@ -33,6 +33,7 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
     help="Number of Gaussians.",
 )  # fmt: skip
 @setting("--covariance-type", "covariance_type", "Shape.", type=click.Choice(list(COVARIANCE_TYPES)))
+@click.option("--accelerate", is_flag=True, help="Extrapolate where EM crawls.")
 @setting("--n-finalists", "n_finalists", "Best starts that go on to all rows.", type=click.IntRange(min=1))
 @fit_options
 @missing_option

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dgmm.cli.options import json_option
-from dgmm.cli.table import component_table, components_json, history_json, history_text, show
+from dgmm.cli.table import component_table, components_json, finite, history_json, history_text, show
 from dgmm.engine import archive, record
 from dgmm.engine.checkpoint import Checkpoint
+from dgmm.engine.events import Judged, Progress
 from dgmm.engine.model import KIND, Model
+from dgmm.engine.sampled import Run
 from dgmm.errors import EnvironmentWarning, SourceNotFound
+from dgmm.mixture.criteria import aic, bic, icl
 from dgmm.progress import spoken
 
 
@@ -21,7 +25,7 @@ from dgmm.progress import spoken
 @click.argument("path", metavar="MODEL|CHECKPOINT", type=click.Path(path_type=Path))
 @json_option
 def info(path: Path, *, as_json: bool) -> None:
-    """Say what is in a model file, or how far the fit in a checkpoint directory is."""
+    """Say what is in a model file, or how far the fit or selection in a checkpoint directory is."""
     facts, text = _checkpoint(path) if path.is_dir() else _model(path)
     show(facts, text, as_json=as_json)
 
@@ -73,33 +77,37 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
         # It says that the fit goes on; here nothing does.
         warnings.simplefilter("ignore", EnvironmentWarning)
         found = record.load(Checkpoint(path, identity, {}))
-    best = max((found.finalists or found.runs).values(), key=lambda run: run.rank, default=None)
-    passes = max((run.state.n_iter for run in found.finalists.values()), default=0)
     facts: dict[str, Any] = {
         "kind": "checkpoint",
         "path": str(path),
         "scanned": found.scan is not None,
-        "runs": {name: run.state.log_likelihood for name, run in found.runs.items()},
+        "runs": {name: finite(run.state.log_likelihood) for name, run in found.runs.items()},
         "n_init": identity["n_init"],
-        "iterations": passes,
-        "n_passes": passes + (found.scan is not None),
-        "log_likelihood": best.state.log_likelihood if best else None,
-        "history": history_json(best.trace, found.scan.n_rows) if best and found.scan else [],
+        "iterations": max((run.state.n_iter for run in found.finalists.values()), default=0),
         "identity": identity,
+    }
+    facts["n_passes"] = facts["iterations"] + facts["scanned"]
+    selection = "candidates" in identity
+    more, lines = _selection(identity, found, facts) if selection else _fit(identity, found, facts)
+    return facts | more, "\n".join(lines)
+
+
+def _fit(identity: dict[str, Any], found: Progress, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    best = max((found.finalists or found.runs).values(), key=lambda run: run.rank, default=None)
+    rows = (found.scan.n_rows if found.finalists else len(found.scan.rows)) if found.scan else 0
+    more: dict[str, Any] = {
+        "log_likelihood": best.state.log_likelihood if best else None,
+        "history": history_json(best.trace, rows) if best else [],
     }
     lines = [
         f"checkpoints of a fit of {identity['n_components']} components ({identity['covariance_type']})",
-        "scan: "
-        + (f"{found.scan.n_rows:,} rows, sample of {len(found.scan.rows):,}" if found.scan else "not done"),
+        _scanned(found),
         f"runs on the sample, from {identity['n_init']} start(s):",
-    ]
-    lines += [
-        f"  {spoken(name)}: {run.state.n_iter} iterations, "
-        f"log-likelihood {run.state.log_likelihood:.9g}{', failed' if run.failed else ''}"
-        for name, run in sorted(found.runs.items())
+        *_runs(found.runs),
     ]
     if found.finalists and best and found.scan:
-        lines.append(f"iterations on all rows: {passes}, log-likelihood {best.state.log_likelihood:.9g}")
+        reached = f"log-likelihood {best.state.log_likelihood:.9g}"
+        lines.append(f"iterations on all rows: {facts['iterations']}, {reached}")
         lines.append(history_text(best.trace, found.scan.n_rows))
     elif found.scan is not None and found.scan.complete:
         lines.append("the sample is all rows: the best run is the fit")
@@ -108,9 +116,68 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
     lines.append(f"seed: {identity['seed']}")
     if best and found.scan is not None:
         parameters = best.state.parameters.to_data(found.scan.frame)
-        facts |= components_json(parameters)
+        more |= components_json(parameters)
         lines += ["", component_table(parameters)]
-    return facts, "\n".join(lines)
+    return more, lines
+
+
+def _selection(
+    identity: dict[str, Any], found: Progress, facts: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    candidates, judged = identity["candidates"], found.judged
+    left_out = f", {identity['holdout']:g} of the rows held out" if identity["holdout"] else ""
+    criteria = {} if judged is None else {name: _criteria(name, found, judged) for name in judged.criteria}
+    more = {
+        "n_passes": facts["n_passes"] + (1 + bool(judged.held_out) if judged else 0),
+        "candidates": candidates,
+        "finalists": {name: run.state.n_iter for name, run in found.finalists.items()},
+        "criteria": criteria,
+    }
+    lines = [
+        f"checkpoints of a selection by {identity['criterion']} of {len(candidates)} candidates{left_out}",
+        _scanned(found),
+        f"candidates searched for on the sample: {len(found.runs)} of {len(candidates)}",
+        *_runs(found.runs),
+    ]
+    if found.finalists:
+        lines.append(f"iterations on all rows: {facts['iterations']}, of {len(found.finalists)} candidates")
+        lines += _runs(found.finalists)
+    elif found.scan is not None and found.scan.complete:
+        lines.append("the sample is all rows: the runs are the fits")
+    else:
+        lines.append("iterations on all rows: none yet")
+    lines.append("criteria:" if judged else "criteria: none yet")
+    lines += [
+        f"  {spoken(name)}: {', '.join(f'{kind} {value:.9g}' for kind, value in values.items())}"
+        for name, values in sorted(criteria.items())
+    ]
+    return more, [*lines, f"passes over the data: {more['n_passes']}", f"seed: {identity['seed']}"]
+
+
+def _criteria(name: str, found: Progress, judged: Judged) -> dict[str, float]:
+    c, run = judged.criteria[name], found.finalists.get(name) or found.runs[name]
+    n_parameters = run.state.parameters.n_parameters
+    values = {
+        "bic": bic(c.log_likelihood, n_parameters, c.weight),
+        "aic": aic(c.log_likelihood, n_parameters),
+        "icl": icl(c.log_likelihood, n_parameters, c.weight, c.entropy),
+    }
+    if name in judged.held_out:
+        values["held_out"] = judged.held_out[name].log_likelihood / judged.held_out[name].weight
+    return values
+
+
+def _scanned(found: Progress) -> str:
+    scan = found.scan
+    return f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}" if scan else "scan: not done"
+
+
+def _runs(runs: Mapping[str, Run]) -> list[str]:
+    return [
+        f"  {spoken(name)}: {run.state.n_iter} iterations, "
+        f"log-likelihood {run.state.log_likelihood:.9g}{', failed' if run.failed else ''}"
+        for name, run in sorted(runs.items())
+    ]
 
 
 def _listed(values: dict[str, Any]) -> str:

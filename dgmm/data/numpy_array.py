@@ -114,4 +114,10 @@ def _as_array(data: object, name: str) -> NDArray[Any]:
             "of one, or a Dask array."
         )
         raise UnsupportedDtype(msg)
+    if array.dtype == object:
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            msg = f"{name} holds objects that are no numbers: {error}. Convert every feature to numbers first."
+            raise UnsupportedDtype(msg) from error
     return array

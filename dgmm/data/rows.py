@@ -22,7 +22,11 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
         The array is not two-dimensional, or is empty.
     """
     if len(shape) != 2:
-        advice = "Reshape one feature with x.reshape(-1, 1)." if len(shape) == 1 else "Reshape it to 2-D."
+        advice = (
+            "Reshape your data: one feature with x.reshape(-1, 1), one row with x.reshape(1, -1)."
+            if len(shape) == 1
+            else "Reshape your data to 2-D."
+        )
         msg = f"Expected a 2-D array (rows x features), found {len(shape)}-D (shape={shape}) in {name}. {advice}"
         raise ShapeMismatch(msg)
     for length, what in zip(shape, ("sample", "feature"), strict=True):
@@ -48,7 +52,8 @@ def block_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
         "M": "Convert dates to numbers first, e.g. seconds since a fixed date.",
         "m": "Convert durations to numbers first, e.g. seconds.",
     }.get(dtype.kind, "Convert every feature to numbers and stack them into one array first.")
-    msg = f"Values of {name} are {dtype}; expected real numbers (float, integer or bool). {advice}"
+    refused = "Complex data not supported: values" if dtype.kind == "c" else "Values"
+    msg = f"{refused} of {name} are {dtype}; expected real numbers (float, integer or bool). {advice}"
     raise UnsupportedDtype(msg)
 
 

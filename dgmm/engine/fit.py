@@ -13,7 +13,6 @@ from dgmm.engine.scan import scan
 from dgmm.engine.search import Search
 from dgmm.engine.settings import Settings
 from dgmm.errors import IllDefinedCovariance
-from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
 
 
@@ -92,7 +91,8 @@ class Fit:
         yield from self._full_passes(sampled, finalists)
 
     def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
-        em = sampled.em(self._settings.tol, self._settings.max_full_iterations)
+        settings = self._settings
+        em = replace(sampled.em(settings.tol, settings.max_full_iterations), accelerate=settings.accelerate)
         members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
         self._outcome = best_of(finalists)
         for runs in shared_passes(self._passes, members):
@@ -104,4 +104,4 @@ class Fit:
         """The result, after the last event."""
         run = self._outcome
         passes = max((r.state.n_iter for r in self.progress.finalists.values()), default=0)
-        return Outcome(run, converged(run.state.history, self._settings.tol), 1 + passes)
+        return Outcome(run, run.state.converged(self._settings.tol), 1 + passes)

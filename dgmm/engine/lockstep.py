@@ -40,7 +40,7 @@ class Member:
     @property
     def candidate(self) -> Candidate:
         """What a pass needs to know of it."""
-        return Candidate(self.run.state.parameters, self.em.frame, self.radius_squared)
+        return Candidate(self.run.state.at, self.em.frame, self.radius_squared)
 
 
 def shared_passes(
@@ -72,7 +72,7 @@ def shared_passes(
         began = time.perf_counter()
         active = _sound(members, active)
         work = LockstepWork([members[name].candidate for name in active], passes.source.dtype)
-        found = passes.run(work).members
+        found = passes.run(work).members if active else ()
         for name, statistics in zip(active, found, strict=True):
             member = members[name]
             state = member.em.advance(member.run.state, statistics)
@@ -86,7 +86,7 @@ def _sound(members: dict[str, Member], active: list[str]) -> list[str]:
     """Those that an E-step can be made of; the others are marked as failed."""
     sound = []
     for name in active:
-        parameters = members[name].run.state.parameters
+        parameters = members[name].run.state.at
         try:
             parameters.covariance.precision_cholesky(parameters.covariances)
         except IllDefinedCovariance as error:

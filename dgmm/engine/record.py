@@ -19,6 +19,7 @@ from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Contest, Settings, Start
 from dgmm.engine.trace import pack_trace, unpack_trace
+from dgmm.mixture.acceleration import Acceleration
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.frame import Frame
@@ -54,6 +55,7 @@ def identity(
         "init_params": s.init_params,
         "n_init": s.n_init,
         "n_finalists": s.n_finalists,
+        "accelerate": s.accelerate,
         "sample_rows": s.sample_rows(source),
         "start": _start_digest(s.start),
         "seed": seed,
@@ -65,7 +67,7 @@ def contest_identity(
 ) -> dict[str, Any]:
     """The same of a selection."""
     shared = identity(source, weights, contest.settings, seed, content)
-    for of_one in ("n_components", "covariance_type", "tile_rows", "n_finalists"):
+    for of_one in ("n_components", "covariance_type", "tile_rows", "n_finalists", "accelerate"):
         del shared[of_one]
     return {
         **shared,
@@ -134,6 +136,7 @@ def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArr
         "failed": [run.failed for run in runs.values()],
         "collapsed": [list(run.collapsed) for run in runs.values()],
         "searched": [run.searched for run in runs.values()],
+        "accelerations": [_acceleration_header(run.state.acceleration) for run in runs.values()],
         "covariance_types": [run.state.parameters.covariance.name for run in runs.values()],
     }
     arrays = {
@@ -143,6 +146,7 @@ def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArr
             **parameter_arrays(run.state.parameters),
             "history": np.array(run.state.history, dtype=np.float64),
             "trace": pack_trace(run.trace),
+            **_acceleration_arrays(run.state.acceleration),
         }.items()
     }
     return header, arrays
@@ -151,8 +155,10 @@ def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArr
 def _unpack_runs(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Run]:
     runs = {}
     for i, name in enumerate(header["names"]):
-        own = {key: arrays[f"{key}_{i}"] for key in ("weights", "means", "covariances", "history", "trace")}
-        state = EMState(parameters_from(header["covariance_types"][i], own), tuple(own["history"].tolist()))
+        kind, suffix = header["covariance_types"][i], f"_{i}"
+        own = {key.removesuffix(suffix): value for key, value in arrays.items() if key.endswith(suffix)}
+        memory = _unpack_acceleration(kind, header["accelerations"][i], own)
+        state = EMState(parameters_from(kind, own), tuple(own["history"].tolist()), memory)
         runs[name] = Run(
             state,
             unpack_trace(own["trace"]),
@@ -161,6 +167,44 @@ def _unpack_runs(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
             header["searched"][i],
         )
     return runs
+
+
+def _acceleration_header(memory: Acceleration | None) -> dict[str, Any] | None:
+    if memory is None:
+        return None
+    # JSON has no infinity.
+    least = None if np.isneginf(memory.least) else memory.least
+    return {"rate": memory.rate, "least": least, "succeeded": memory.succeeded, "over": memory.over}
+
+
+def _acceleration_arrays(memory: Acceleration | None) -> dict[str, NDArray[Any]]:
+    if memory is None:
+        return {}
+    trial = {} if memory.trial is None else parameter_arrays(memory.trial)
+    return {
+        "run": np.array(memory.run, dtype=np.float64),
+        "points": memory.points,
+        "residuals": memory.residuals,
+        **{f"trial_{key}": value for key, value in trial.items()},
+    }
+
+
+def _unpack_acceleration(
+    kind: str, header: dict[str, Any] | None, arrays: Mapping[str, NDArray[Any]]
+) -> Acceleration | None:
+    if header is None:
+        return None
+    trial = {key.removeprefix("trial_"): value for key, value in arrays.items() if key.startswith("trial_")}
+    return Acceleration(
+        run=tuple(arrays["run"].tolist()),
+        points=arrays["points"],
+        residuals=arrays["residuals"],
+        rate=header["rate"],
+        trial=parameters_from(kind, trial) if trial else None,
+        least=-np.inf if header["least"] is None else header["least"],
+        succeeded=header["succeeded"],
+        over=header["over"],
+    )
 
 
 def _pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:

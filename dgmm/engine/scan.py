@@ -190,7 +190,7 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     with naming_chunks(source):
         summary: Summary = passes.run(ScanWork(rule, hash_content=passes.delayed))
     if not summary.weight > 0:
-        msg = "all sample weights are 0; at least one row must have a positive weight"
+        msg = "all sample weights are zero; at least one row must have a positive weight"
         raise InvalidWeights(msg)
     rows, weights = summary.sample.drawn()
     variance = summary.squares / summary.weight

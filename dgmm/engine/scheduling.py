@@ -172,6 +172,7 @@ class DistributedScheduler(Scheduler):
                 }
                 for done in self._as_completed(list(numbers)):
                     value = done.result()
+                    done.release()  # else it is computed again if its holder dies
                     del missing[numbers[done]]
                     yield numbers[done], value
                 return

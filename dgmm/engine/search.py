@@ -10,8 +10,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from dgmm.engine.events import Searched
 from dgmm.engine.sampled import Climb, Propose, Run, Sampled, climb, propose
+from dgmm.errors import InvalidWeights
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
 from dgmm.mixture.split_merge import choose, moved
@@ -58,11 +61,21 @@ class Search:
         self.runs = dict(runs)
         small = sampled.scan.rows.size < _SMALL
         self._short = sampled.settings.max_iter if small else _SHORT
-        self._tol = max(sampled.settings.tol, _FINE_TOL if small else _COARSE_TOL)
+        self._tol = max(sampled.settings.tol, _COARSE_TOL)
 
     def events(self) -> Iterator[Searched]:
-        """Run, or go on; an event is yielded once it is part of `runs`. In the end `best` holds the finalists."""
-        settings = self._sampled.settings
+        """Run, or go on; an event is yielded once it is part of `runs`. In the end `best` holds the finalists.
+
+        Raises
+        ------
+        InvalidWeights
+            Fewer rows of positive weight than components.
+        """
+        settings, found = self._sampled.settings, self._sampled.scan
+        present = len(found.rows) if found.weights is None else np.count_nonzero(found.weights)
+        if present < settings.n_components:
+            msg = f"only {present} rows have a positive weight, for {settings.n_components} components; use fewer"
+            raise InvalidWeights(msg)
         finalists = yield from self._halve()
         if settings.n_components > 1 and not settings.start.given:
             for index, run in finalists.items():
@@ -122,7 +135,7 @@ class Search:
             if name not in self.runs:
                 self.runs[name] = self._round(best, (index, number))
                 yield Searched(name, self.runs[name])
-            if self.runs[name].state.log_likelihood <= best.state.log_likelihood:
+            if self.runs[name].rank <= best.rank:
                 break
             best = self.runs[name]
         return best
@@ -137,14 +150,16 @@ class Search:
         found = dict(self._tasks.map(propose, self._sampled, requests))
         splits = [split for i in sorted(found) for split in found[i][1]]
         sets = choose(found[0][0], splits, _FINE_TOL, pooled=settings.covariance.pooled)
-        above = best.state.log_likelihood + _FINE_TOL
+        least = (True, not best.collapsed, best.state.log_likelihood + _FINE_TOL)
+        # A whole solution is better than a collapsed one, however likely that is.
+        above = -np.inf if best.collapsed else least[2]
         width = self._tasks.n_threads
         for first in range(0, len(sets), width):
             starts = [Run(EMState(moved(parameters, moves))) for moves in sets[first : first + width]]
             tried = [Climb(start, settings.max_iter, self._tol, above) for start in starts]
             runs = dict(self._tasks.map(climb, self._sampled, tried))
             for i in sorted(runs):
-                if runs[i].rank > (True, not best.collapsed, above):
+                if runs[i].rank > least:
                     return cast(Run, runs[i])
         return best
 

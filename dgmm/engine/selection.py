@@ -159,6 +159,8 @@ class Selection:
 
     def _hopeful(self) -> dict[str, Run]:
         """Candidates that the sample does not rule out, as they enter the full passes."""
+        if self.scan.complete:
+            return {name: self.progress.runs[name] for name in self.foreseen}
         criterion, rows = self._contest.criterion, len(self.scan.rows)
         # A lead of one in mean log-likelihood is one of 2 n in an information criterion.
         unit = 1.0 if criterion == "holdout" else 2 * self.scan.weight
@@ -173,15 +175,14 @@ class Selection:
             error = float(np.sqrt(np.cov(difference, aweights=self.scan.weights) / rows))
             correction = abs(seen.n_parameters - self.foreseen[best].n_parameters) / (2 * rows)
             margin = unit * (_STANDARD_ERRORS * error + _CORRECTIONS * correction)
-            if values[name] <= values[best] + (np.inf if self.scan.complete else margin):
+            if values[name] <= values[best] + margin:
                 run = self.progress.runs[name]
-                whole = run if self.scan.complete else Run(EMState(run.state.parameters), collapsed=run.collapsed)
-                kept[name] = whole
+                kept[name] = Run(EMState(run.state.parameters), collapsed=run.collapsed)
         return kept
 
     def _full_passes(self, finalists: Mapping[str, Run]) -> Iterator[Event]:
+        self.progress = replace(self.progress, finalists=finalists)
         if self.scan.complete:
-            self.progress = replace(self.progress, finalists=finalists)
             return
         members = {}
         for name, run in finalists.items():

@@ -57,6 +57,7 @@ class Settings:
     reg_relative: float
     max_iter: int
     max_passes: int | None
+    accelerate: bool
     n_init: int
     n_finalists: int
     init_params: str

@@ -34,10 +34,15 @@ def check_finite(first: int, rows: Rows) -> None:
     bad = ~np.isfinite(rows)
     if bad.any():
         row, feature = (int(i) for i in np.argwhere(bad)[0])
-        found = f"{rows[row, feature]} (row {first + row}, feature {feature})"
+        found = f"{spelled(rows[row, feature])} (row {first + row}, feature {feature})"
         error = NonFiniteData(f"the data contain {found}; every value must be finite")
         error.value, error.row, error.feature = float(rows[row, feature]), first + row, feature
         raise error
+
+
+def spelled(value: float) -> str:
+    """As people write it."""
+    return "NaN" if np.isnan(value) else "infinity" if value > 0 else "-infinity"
 
 
 def check_weights(first: int, weights: Rows) -> None:
@@ -67,7 +72,7 @@ def naming_chunks(source: Source) -> Iterator[None]:
         if error.row is None:
             raise
         msg = (
-            f"the data contain {error.value} ({source.locate(error.row, error.feature)}); every value must be "
-            "finite. Remove or impute such rows, or give them the sample weight 0 and a finite value."
+            f"the data contain {spelled(error.value)} ({source.locate(error.row, error.feature)}); every value "
+            "must be finite. Remove or impute such rows, or give them the sample weight 0 and a finite value."
         )
         raise NonFiniteData(msg) from None

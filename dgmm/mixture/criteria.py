@@ -11,6 +11,8 @@ from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.expectation import EStep
 
 _STEPS = 3
+LONGEST_RUN = _STEPS + 2
+"""Values that `converged` looks at."""
 _ROUNDING = 16 * np.finfo(np.float64).eps
 
 
@@ -32,7 +34,7 @@ def converged(history: Sequence[float], tol: float) -> bool:
     """
     if len(history) < 2:
         return False
-    gains = np.diff(np.asarray(history[-_STEPS - 2 :]))
+    gains = np.diff(np.asarray(history[-LONGEST_RUN:]))
     if abs(gains[-1]) <= _ROUNDING * max(abs(history[-1]), 1.0):
         return True
     if len(gains) < _STEPS + 1:

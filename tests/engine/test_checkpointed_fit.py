@@ -16,9 +16,8 @@ import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.data.source import open_source
 from dgmm.engine.checkpoint import Checkpoint, environment
-from dgmm.engine.fit import Event, Iterated
+from dgmm.engine.events import Event, Iterated, Searched
 from dgmm.engine.run import Silence
-from dgmm.engine.search import Searched
 from dgmm.errors import CheckpointInUse, CheckpointMismatch, DamagedFileWarning, NotEnoughMemory
 
 

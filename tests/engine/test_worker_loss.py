@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 import dgmm.data.zarr_array
 import dgmm.engine.settings
 from dgmm import GaussianMixture
-from dgmm.engine.fit import Iterated
+from dgmm.engine.events import Iterated
 from dgmm.engine.run import Silence
 from dgmm.errors import ClusterError
 

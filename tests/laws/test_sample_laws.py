@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, kstest
+from sklearn.exceptions import ConvergenceWarning
 
+from dgmm import GaussianMixture
+from dgmm.engine.events import Scanned
+from dgmm.engine.run import Silence
 from dgmm.engine.sample import Sample, SamplingRule, uniform_hash
+from dgmm.errors import CheckpointMismatch, InvalidParameter
 
 seeds = st.integers(0, 2**63 - 1)
 
@@ -149,3 +155,78 @@ def test_a_sample_of_everything_keeps_the_weights():
     rows, carried = sample_of(numbered(5), weights, SamplingRule.for_rows(5, 0, 5)).drawn()
     np.testing.assert_array_equal(rows[:, 0], [1, 2, 4])
     np.testing.assert_array_equal(carried, [2, 0.5, 7])
+
+
+# --- of a fit ------------------------------------------------------------------------------------------------
+
+
+class Keep(Silence):
+    """The scan."""
+
+    def on_event(self, event):
+        if isinstance(event, Scanned):
+            self.scan = event.scan
+
+
+def scan_of_fit(rows, weights=None, **parameters):
+    keep = Keep()
+    model = GaussianMixture(2, random_state=3, max_iter=0, **parameters)
+    model.fit(rows, sample_weight=weights, observer=keep)
+    return keep.scan, model
+
+
+@pytest.mark.parametrize("size", [100, 299, 300, 10**9])
+def test_sample_size_is_the_number_of_rows_of_the_sample(size):
+    rows = np.random.default_rng(0).standard_normal((300, 2))
+    found, model = scan_of_fit(rows, sample_size=size)
+    assert len(found.rows) == min(size, 300)
+    assert found.complete == (size >= 300)
+    assert model.n_passes_ == 1
+    expected = sample_of(rows, None, SamplingRule.for_rows(min(size, 300), 3, 300)).drawn()[0]
+    np.testing.assert_array_equal(found.rows, expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fit_draws_the_same_sample_whatever_the_chunks(weighted):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, 2))
+    weights = rng.integers(0, 3, 500).astype(float) if weighted else None
+    expected, _ = scan_of_fit(rows, weights, sample_size=40)
+    for chunks in ((7, 2), (499, 1), (250, 2)):
+        found, _ = scan_of_fit(da.from_array(rows, chunks=chunks), weights, sample_size=40)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        if weighted:
+            np.testing.assert_array_equal(found.weights, expected.weights)
+
+
+def test_a_sample_of_another_size_is_another_fit(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((300, 2))
+    for size in (100, 100, 101):
+        model = GaussianMixture(2, random_state=3, sample_size=size, max_passes=1)
+        if size == 100:
+            with pytest.warns(ConvergenceWarning):
+                model.fit(rows, checkpoint=tmp_path)
+        else:
+            with pytest.raises(CheckpointMismatch, match="sample_rows"):
+                model.fit(rows, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"sample_size": 0}, "sample_size is 0; it must be an integer of at least 1"),
+        ({"sample_size": -5}, "sample_size is -5"),
+        ({"sample_size": 10.0}, r"sample_size is 10\.0; it must be an integer"),
+        ({"sample_size": 2}, "sample_size is 2; the starts of 3 components need at least 3 rows"),
+        ({"n_finalists": 0}, "n_finalists is 0; it must be an integer of at least 1"),
+        ({"n_finalists": 2}, "n_finalists is 2; it must be at most n_init, which is 1"),
+        ({"n_finalists": 6, "n_init": 5}, "n_finalists is 6; it must be at most n_init, which is 5"),
+        ({"n_finalists": True}, "n_finalists is True"),
+        ({"max_passes": 0}, "max_passes is 0; it must be an integer of at least 1"),
+        ({"max_passes": 1.5}, r"max_passes is 1\.5"),
+    ],
+    ids=str,
+)
+def test_sizes_that_mean_nothing_are_named(parameters, message):
+    with pytest.raises(InvalidParameter, match=message):
+        GaussianMixture(3, random_state=0, **parameters).fit(np.eye(9))

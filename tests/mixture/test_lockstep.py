@@ -288,7 +288,7 @@ def test_criteria_refuse_rows_and_weights_that_cannot_be_used():
 # --- memory --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.sampled_from(TYPES), st.integers(1, 30)), min_size=1, max_size=6),
     d=st.integers(1, 24),
@@ -309,7 +309,7 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
     work = LockstepWork([Candidate(p, frame(d), 2.0 * d) for p in drawn], dtype)
     blocks = source.block_input(0, source.n_blocks)
     tracemalloc.start()
-    _leaf(work.prepare(), blocks, None, lambda _: None)
+    _leaf(work.prepare(), blocks, None, None, lambda _: None)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     reading = source.read_bytes + int(source.bounds[1]) * d * dtype.itemsize
