@@ -6,16 +6,20 @@ import difflib
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from sklearn.exceptions import ConvergenceWarning
+
+from dgmm.data.source import Source
 from dgmm.engine.run import Observer, select_model
 from dgmm.engine.selection import CRITERIA, Entry
 from dgmm.engine.settings import Contest
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter
 from dgmm.estimator import GaussianMixture, Missing
 from dgmm.mixture.covariance import COVARIANCE_TYPES
+from dgmm.progress import ProgressLog
 
 _HOLDOUT = 0.1
 # Parameters of a mixture that mean nothing to several candidates.
@@ -141,12 +145,11 @@ def select(
     >>> found.best.n_components, found.best.covariance_type
     (3, 'spherical')
     """
-    candidates = _candidates(n_components, covariance_types)
-    held_out = _held_out(criterion, holdout)
-    template = GaussianMixture(max(k for k, _ in candidates), **_known(settings))
-    source, weights = template._open(X, sample_weight, missing_chunks)
-    base, seed_is_given = template._settings(source)
-    contest = Contest(base, candidates, criterion, held_out)
+    source, weights, contest, seed_is_given = prepare(
+        X, n_components, covariance_types, criterion, holdout, sample_weight, missing_chunks, settings
+    )
+    if observer is None and settings.get("verbose"):
+        observer = ProgressLog(every=settings.get("verbose_interval", 10), timed=settings["verbose"] > 1)
     model, outcome, selection = select_model(
         source, weights, contest, seed_is_given=seed_is_given, checkpoint=checkpoint, observer=observer
     )
@@ -159,18 +162,44 @@ def select(
             f"{list(outcome.run.collapsed)}; use fewer components, or a larger reg_covar"
         )
         warnings.warn(msg, CollapsedComponentWarning, stacklevel=2)
+    if not model.converged and best.max_iter > 0:
+        msg = (
+            f"EM of the best candidate did not converge in {model.n_iter} iterations. Raise max_iter (with a "
+            "checkpoint the selection goes on from here), raise tol, or look for degenerate data."
+        )
+        warnings.warn(msg, ConvergenceWarning, stacklevel=2)
     return Selection(best, list(selection.table().values()), criterion, selection.n_passes)
 
 
+def prepare(
+    X: Any,
+    n_components: Any,
+    covariance_types: Any,
+    criterion: str,
+    holdout: float | None,
+    sample_weight: Any,
+    missing_chunks: Missing,
+    settings: dict[str, Any],
+) -> tuple[Source, Source | None, Contest, bool]:
+    """Check everything that takes no pass to check, and open the data; whether the seed is given comes last."""
+    candidates = _candidates(n_components, covariance_types)
+    held_out = _held_out(criterion, holdout)
+    template = GaussianMixture(max(k for k, _ in candidates), **_known(settings))
+    source, weights = template._open(X, sample_weight, missing_chunks)
+    base, seed_is_given = template._settings(source)
+    return source, weights, Contest(base, candidates, criterion, held_out), seed_is_given
+
+
 def _candidates(n_components: Any, covariance_types: Any) -> tuple[tuple[int, str], ...]:
-    sizes = [n_components] if isinstance(n_components, Integral) else list(n_components)
-    kinds = [covariance_types] if isinstance(covariance_types, str) else list(covariance_types)
+    sizes = list(n_components) if isinstance(n_components, Iterable) else [n_components]
+    several = isinstance(covariance_types, Iterable) and not isinstance(covariance_types, str)
+    kinds = list(covariance_types) if several else [covariance_types]
     for k in sizes:
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             msg = f"n_components holds {k!r}; every number of components must be an integer of at least 1"
             raise InvalidParameter(msg)
     for kind in kinds:
-        if kind not in COVARIANCE_TYPES:
+        if not isinstance(kind, str) or kind not in COVARIANCE_TYPES:
             msg = f"covariance_types holds {kind!r}; each must be one of {', '.join(COVARIANCE_TYPES)}"
             raise InvalidParameter(msg)
     found = tuple(dict.fromkeys((int(k), kind) for kind in kinds for k in sizes))
@@ -185,7 +214,7 @@ def _held_out(criterion: str, holdout: float | None) -> float:
         msg = f"criterion is {criterion!r}; it must be one of {', '.join(CRITERIA)}"
         raise InvalidParameter(msg)
     fraction = (_HOLDOUT if criterion == "holdout" else 0.0) if holdout is None else holdout
-    if not 0 <= fraction < 1 or (criterion == "holdout" and fraction == 0):
+    if not isinstance(fraction, Real) or not 0 <= fraction < 1 or (criterion == "holdout" and fraction == 0):
         msg = f"holdout is {holdout!r}; it must be a fraction of rows below 1, and above 0 for criterion 'holdout'"
         raise InvalidParameter(msg)
     return float(fraction)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 from cases import TYPES
+from sklearn.exceptions import ConvergenceWarning
 
 import dgmm
 import dgmm.engine.search
@@ -15,7 +18,7 @@ import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.engine.passes import Passes
 from dgmm.engine.subset import Subset
-from dgmm.errors import InvalidParameter, ShapeMismatch
+from dgmm.errors import IllDefinedCovariance, InvalidParameter, ShapeMismatch
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 from dgmm.mixture.parameters import Parameters
 
@@ -77,7 +80,7 @@ def test_bic_finds_the_generating_model_of_more_rows_than_the_sample(monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("n", [900, 9000])
 def test_bic_finds_the_generating_model_among_many(monkeypatch, name, seed, n):
     monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)
@@ -142,7 +145,6 @@ def test_the_best_line_has_the_figures_of_its_model(rows, found):
     assert line.icl == pytest.approx(best.bic(kept) + 2 * entropy, rel=1e-10)
     assert line.held_out == pytest.approx(best.score(rows[left_out]), rel=1e-12)
     assert line.converged is best.converged_ is True
-    assert 0.05 < left_out.mean() < 0.15
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -220,6 +222,24 @@ def test_the_kinds_of_data(no_moves, rows, tmp_path, kind):
         assert list(found.best.feature_names_in_) == ["a", "b"]
 
 
+def test_a_best_that_has_not_converged_warns(no_moves):
+    with pytest.warns(ConvergenceWarning, match="of the best candidate did not converge in 2 iterations"):
+        dgmm.select(three("full", 200), 2, "full", random_state=0, tol=0, max_iter=2)
+
+
+def test_verbose_logs(no_moves, capsys):
+    dgmm.select(three("full", 200), 2, "full", random_state=0, verbose=1)
+    assert "sample, 2 components, full:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", [{"max_iter": 0}, {"max_passes": 1}])
+def test_no_iterations_at_all(no_moves, rows, limit):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = dgmm.select(rows, (2, 3), "diag", random_state=0, sample_size=500, **limit)
+    assert (found.best.n_components, found.n_passes) == (3, 2)
+
+
 # --- what is refused -----------------------------------------------------------------------------------------
 
 
@@ -234,6 +254,11 @@ def test_the_kinds_of_data(no_moves, rows, tmp_path, kind):
         ({"n_components": []}, "there is no candidate"),
         ({"covariance_types": ()}, "there is no candidate"),
         ({"n_components": 0}, "n_components holds 0"),
+        ({"n_components": None}, "n_components holds None"),
+        ({"n_components": 2.5}, "n_components holds 2.5"),
+        ({"covariance_types": None}, "covariance_types holds None"),
+        ({"covariance_types": [["full"]]}, "covariance_types holds"),
+        ({"holdout": "much"}, "holdout is 'much'"),
         ({"n_components": [2, -1]}, "n_components holds -1"),
         ({"n_components": [2.0]}, "n_components holds 2.0"),
         ({"n_components": [True]}, "n_components holds True"),
@@ -260,3 +285,15 @@ def test_more_components_than_rows_are_refused_before_any_pass(monkeypatch):
     monkeypatch.setattr(Passes, "run", None)
     with pytest.raises(ShapeMismatch, match="n_components = 6, n_samples = 5; use fewer components"):
         dgmm.select(np.zeros((5, 2)), range(1, 7))
+
+
+@pytest.mark.parametrize(("fraction", "left_out"), [(0.001, 0), (0.8, 7), (0.99, 10)])
+def test_a_fraction_that_leaves_too_few_rows(monkeypatch, fraction, left_out):
+    monkeypatch.setattr(Passes, "run", None)
+    with pytest.raises(InvalidParameter, match=f"of 10 rows it leaves out {left_out}, and {10 - left_out} for"):
+        dgmm.select(three("full", 10), (1, 5), "full", holdout=fraction, random_state=1)
+
+
+def test_where_every_candidate_fails_its_reason_is_told():
+    with pytest.raises(IllDefinedCovariance, match="feature 0 has the smallest variance"):
+        dgmm.select(np.ones((50, 2)), (1, 2), "full", reg_covar=0, random_state=0)

@@ -20,9 +20,9 @@ from dgmm.cli.options import (
 )
 from dgmm.cli.progress import FitLog
 from dgmm.cli.table import components_json, finite, show
-from dgmm.data.source import open_source
 from dgmm.engine.selection import CRITERIA
 from dgmm.mixture.covariance import COVARIANCE_TYPES
+from dgmm.selection import prepare
 from dgmm.selection import select as select_best
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
@@ -103,7 +103,9 @@ def select(
     With --checkpoint it goes on where it stopped, like a fit.
     """
     check_writable(model_file, "--model")
-    source = open_source(data, missing_chunks=missing_chunks)
+    source, source_weights, *_ = prepare(
+        data, components, covariance_types, criterion, holdout, weights, missing_chunks, settings
+    )
     began = time.monotonic()
     with resumable(checkpoint), where.client(source):
         found = select_best(
@@ -112,9 +114,8 @@ def select(
             covariance_types,
             criterion=criterion,
             holdout=holdout,
-            sample_weight=weights,
+            sample_weight=source_weights,
             checkpoint=checkpoint,
-            missing_chunks=missing_chunks,
             observer=FitLog(),
             **settings,
         )

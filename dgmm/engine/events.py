@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dgmm.engine.likelihood import Criteria
@@ -78,16 +78,25 @@ class Judged:
     ----------
     criteria, held_out : mapping of str to Criteria
         By name; on the rows that were fitted, and on those held out.
-    n_iter : int
-        Passes before, but for the scan.
+    reached : mapping of str to sequence
+        How far each of these runs was: its iterations, and the last log-likelihood if there is one.
     """
 
     criteria: Mapping[str, Criteria]
     held_out: Mapping[str, Criteria]
-    n_iter: int
+    reached: Mapping[str, Sequence[float]]
+
+    def applies_to(self, runs: Mapping[str, Run]) -> bool:
+        """Whether these runs are those that were judged: they may have gone on since."""
+        return all(name in runs and reached_by(runs[name]) == list(r) for name, r in self.reached.items())
 
 
 Event = Scanned | Searched | Iterated | Judged
+
+
+def reached_by(run: Run) -> list[float]:
+    """How far a run is, for `Judged`."""
+    return [run.state.n_iter, *run.state.history[-1:]]
 
 
 def best_of(runs: Mapping[str, Run]) -> Run:

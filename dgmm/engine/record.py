@@ -95,10 +95,10 @@ def save(checkpoint: Checkpoint, event: Event) -> None:
             checkpoint.save(_RUN + name, *_pack_runs({name: run}))
         case Iterated(finalists):
             checkpoint.save_step(_ITERATION, event.n_iter, *_pack_runs(finalists))
-        case Judged(criteria, held_out, n_iter):
+        case Judged(criteria, held_out, reached):
             parts = {"criteria": criteria, "held_out": held_out}
             header = {part: {name: astuple(c) for name, c in found.items()} for part, found in parts.items()}
-            checkpoint.save(_JUDGED, {**header, "n_iter": n_iter}, {})
+            checkpoint.save(_JUDGED, {**header, "reached": {name: list(r) for name, r in reached.items()}}, {})
 
 
 def load(checkpoint: Checkpoint) -> Progress:
@@ -113,20 +113,19 @@ def load(checkpoint: Checkpoint) -> Progress:
             runs |= _unpack_runs(*found)
     latest = checkpoint.load_latest(_ITERATION)
     finalists = {} if latest is None else _unpack_runs(*latest[1:])
-    return Progress(
-        _unpack_scan(*record), runs, finalists, _judged(checkpoint, 0 if latest is None else latest[0])
-    )
+    return Progress(_unpack_scan(*record), runs, finalists, _judged(checkpoint, finalists or runs))
 
 
-def _judged(checkpoint: Checkpoint, n_iter: int) -> Judged | None:
+def _judged(checkpoint: Checkpoint, runs: Mapping[str, Run]) -> Judged | None:
     """The criteria of the finalists, unless they went on since."""
     record = checkpoint.load(_JUDGED)
-    if record is None or record[0]["n_iter"] != n_iter:
+    if record is None:
         return None
     parts = [
         {name: Criteria(*values) for name, values in record[0][part].items()} for part in ("criteria", "held_out")
     ]
-    return Judged(parts[0], parts[1], n_iter)
+    judged = Judged(parts[0], parts[1], record[0]["reached"])
+    return judged if judged.applies_to(runs) else None
 
 
 def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

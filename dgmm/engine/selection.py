@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgmm.engine.candidates import Foreseen, foresee, sampled_for, search_alone
-from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched
+from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched, reached_by
 from dgmm.engine.likelihood import Candidate, Criteria, CriteriaWork
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
@@ -21,6 +21,7 @@ from dgmm.engine.scan import Scan, scan
 from dgmm.engine.search import ended
 from dgmm.engine.settings import Contest
 from dgmm.engine.subset import Subset
+from dgmm.errors import IllDefinedCovariance, InvalidParameter
 from dgmm.mixture.criteria import aic, bic, converged, icl, projected
 from dgmm.mixture.em import EMState
 
@@ -32,6 +33,8 @@ _CORRECTIONS = 1.0
 # In the full passes a candidate is done with once this many times the log-likelihood that EM seems to have left
 # would not make it the best.
 _HOPE = 10.0
+# Of more rows than these some are held out, and enough are not, for any sensible fraction.
+_SURE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,21 @@ class Selection:
     @property
     def n_passes(self) -> int:
         """Over all rows, all in all."""
-        judged = self.progress.judged
-        return 1 + (judged.n_iter + 1 + bool(judged.held_out) if judged else 0)
+        judged, finalists = self.progress.judged, self.progress.finalists.values()
+        iterations = 0 if self.scan.complete else max((run.state.n_iter for run in finalists), default=0)
+        return 1 + iterations + (1 + bool(judged.held_out) if judged else 0)
 
     def events(self) -> Iterator[Event]:
         """Run, or go on; an event is yielded once it is part of `progress`."""
+        self._check_holdout()
         if self.progress.scan is None:
             rows = self._contest.sample_rows(self._passes.source)
             found = scan(self._passes, sample_rows=rows, seed=self._contest.settings.seed, isotropic=False)
             self.progress = replace(self.progress, scan=found)
             yield Scanned(found)
         yield from self._search()
+        if not _eligible(self.progress.runs):
+            raise IllDefinedCovariance(self.progress.runs[self._contest.names[0]].failed)
         self.foreseen = self._foresee()
         finalists = self.progress.finalists or self._hopeful()
         yield from self._full_passes(finalists)
@@ -129,6 +136,20 @@ class Selection:
             assert self.progress.judged is not None  # noqa: S101
             yield self.progress.judged
 
+    def _check_holdout(self) -> None:
+        """Refuse a fraction that leaves nothing to score, or fewer rows than components to fit."""
+        subset, n = self._passes.subset, self._passes.source.n_rows
+        if subset is None or n > _SURE:
+            return
+        kept = int(subset.weights(0, n, None).sum())
+        largest = max(self._contest.of(name).n_components for name in self._contest.names)
+        if kept == n or kept < largest:
+            msg = (
+                f"holdout is {subset.fraction}: of {n} rows it leaves out {n - kept}, and {kept} for fits of up "
+                f"to {largest} components; choose another fraction, or fewer components"
+            )
+            raise InvalidParameter(msg)
+
     def _search(self) -> Iterator[Event]:
         known, contest = self.progress.runs, self._contest
         missing = [name for name in contest.names if not (name in known and self._ended(name, known[name]))]
@@ -136,7 +157,7 @@ class Selection:
         missing.sort(key=lambda name: -contest.of(name).n_components)
         arguments = [contest.of(name) for name in missing]
         for number, run in self._passes.scheduler.map(search_alone, self.scan, arguments):
-            self.progress = replace(self.progress, runs={**self.progress.runs, missing[number]: run})
+            self.progress = replace(self.progress, runs={**self.progress.runs, missing[number]: run}, judged=None)
             yield Searched(missing[number], run)
 
     def _ended(self, name: str, run: Run) -> bool:
@@ -168,7 +189,7 @@ class Selection:
             name: self.entry(name, self.predicted(name), self.predicted(name)).value(criterion)
             for name in self.foreseen
         }
-        best = min(values, key=lambda name: values[name])
+        best = min(_eligible(self.progress.runs), key=lambda name: values[name])
         kept = {}
         for name, seen in self.foreseen.items():
             difference = seen.density - self.foreseen[best].density
@@ -206,7 +227,7 @@ class Selection:
 
         reached = {name: run.state.log_likelihood for name, run in runs.items()}
         left = {name: projected(run.state.history) - reached[name] for name, run in runs.items()}
-        lead = min(value(name, mean) for name, mean in reached.items())
+        lead = min(value(name, reached[name]) for name in _eligible(runs))
         return {name for name, mean in reached.items() if value(name, mean + _HOPE * left[name]) > lead}
 
     def _judge(self) -> Judged:
@@ -219,8 +240,8 @@ class Selection:
         if self._passes.subset is not None:
             rest = replace(self._passes, subset=replace(self._passes.subset, held_out=True))
             found.append(dict(zip(sound, rest.run(CriteriaWork(candidates)).members, strict=True)))
-        n_iter = 0 if self.scan.complete else max(run.state.n_iter for run in self.progress.finalists.values())
-        return Judged(found[0], found[1] if len(found) > 1 else {}, n_iter)
+        reached = {name: reached_by(run) for name, run in sound.items()}
+        return Judged(found[0], found[1] if len(found) > 1 else {}, reached)
 
     def table(self) -> dict[str, Entry]:
         """A line for each candidate that could be fitted, after the last event."""
@@ -237,9 +258,9 @@ class Selection:
 
     def best(self) -> str:
         """The candidate of the lowest criterion; those with collapsed components only if all have some."""
-        entries = {name: entry for name, entry in self.table().items() if not entry.dropped}
+        entries = self.table()
         return min(
-            entries, key=lambda name: (entries[name].collapsed, entries[name].value(self._contest.criterion))
+            _eligible(self.progress.finalists), key=lambda name: entries[name].value(self._contest.criterion)
         )
 
     def entry(self, name: str, found: Criteria, held_out: Criteria | None) -> Entry:
@@ -265,3 +286,9 @@ class Selection:
             dropped=run is None,
             seconds=start.searched + (sum(step.seconds for step in run.trace) if passes and run else 0.0),
         )
+
+
+def _eligible(runs: Mapping[str, Run]) -> list[str]:
+    """Those that can be the best: not failed, and with collapsed components only if all others have some."""
+    sound = [name for name, run in runs.items() if not run.failed]
+    return [name for name in sound if not runs[name].collapsed] or sound

@@ -98,6 +98,9 @@ def test_bad_sizes(
         ("--holdout 1", "0<=x<1"),
         ("--n-finalists 2", "No such option"),
         ("--model nowhere/m", "does not exist"),
+        ("--components 3001 --sample-size 4000", "n_samples >= n_components"),
+        ("--weights x.zarr", "sample weights"),
+        ("--criterion holdout --holdout 0", "above 0 for criterion 'holdout'"),
     ],
 )
 def test_bad_usage(
@@ -163,6 +166,7 @@ def test_another_selection_is_refused(
     assert "criterion was 'bic', now 'aic'" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:EM of the best candidate did not converge")
 def test_stopped_by_a_signal_the_same_command_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
