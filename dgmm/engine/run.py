@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,7 +22,7 @@ from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.selection import Selection
 from dgmm.engine.settings import Contest, Settings
 from dgmm.mixture.covariance import covariance_type
-from dgmm.mixture.criteria import converged
+from dgmm.mixture.covariance_type import CovarianceType
 
 
 class Observer(Protocol):
@@ -95,21 +95,17 @@ def fit_model(
         The directory belongs to another fit, or another driver is at work in it.
     NotEnoughMemory, NonFiniteData, InvalidWeights, IllDefinedCovariance, ClusterError
     """
-    observer = observer or Silence()
     settings = _seeded(settings, checkpoint, seed_is_given=seed_is_given)
-    with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
-        mixtures = [(settings.n_components, settings.covariance)] * settings.n_finalists
-        per_thread = thread_bytes(source, weights, mixtures, settings.sample_rows(source))
-        planned = check_plan(scheduler, per_thread, source.name)
-        observer.on_plan(planned, scheduler.memory_per_thread())
-        passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
-        fit = _durable(
-            lambda progress: Fit(passes, settings, progress),
-            passes,
-            lambda content: record.identity(source, weights, settings, settings.seed, content),
-            checkpoint,
-            observer,
-        )
+    fit = _compute(
+        lambda passes, progress: Fit(passes, settings, progress),
+        source,
+        weights,
+        [(settings.n_components, settings.covariance)] * settings.n_finalists,
+        settings.sample_rows(source),
+        lambda content: record.identity(source, weights, settings, settings.seed, content),
+        checkpoint,
+        observer or Silence(),
+    )
     outcome = fit.outcome()
     assert fit.progress.scan is not None  # noqa: S101  it comes first
     return _model(fit.progress.scan, outcome, source, settings), outcome
@@ -134,24 +130,21 @@ def select_model(
     Selection
         With its table.
     """
-    observer = observer or Silence()
     contest = replace(contest, settings=_seeded(contest.settings, checkpoint, seed_is_given=seed_is_given))
-    with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
-        mixtures = [(k, covariance_type(kind)) for k, kind in contest.candidates]
-        per_thread = thread_bytes(source, weights, mixtures, contest.sample_rows(source))
-        observer.on_plan(check_plan(scheduler, per_thread, source.name), scheduler.memory_per_thread())
-        passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
-        selection = _durable(
-            lambda progress: Selection(passes, contest, progress),
-            passes,
-            lambda content: record.contest_identity(source, weights, contest, contest.settings.seed, content),
-            checkpoint,
-            observer,
-        )
+    selection = _compute(
+        lambda passes, progress: Selection(passes, contest, progress),
+        source,
+        weights,
+        [(k, covariance_type(kind)) for k, kind in contest.candidates],
+        contest.sample_rows(source),
+        lambda content: record.contest_identity(source, weights, contest, contest.settings.seed, content),
+        checkpoint,
+        observer or Silence(),
+    )
     best = selection.best()
     settings = contest.of(best)
     run = selection.progress.finalists[best]
-    outcome = Outcome(run, converged(run.state.history, settings.tol), selection.n_passes)
+    outcome = Outcome(run, run.state.converged(settings.tol), selection.n_passes)
     return _model(selection.scan_of(best), outcome, source, settings), outcome, selection
 
 
@@ -176,6 +169,25 @@ def _model(scan: Scan, outcome: Outcome, source: Source, settings: Settings) -> 
         weight=scan.weight,
         settings={"seed": settings.seed},
     )
+
+
+def _compute(
+    make: Callable[[Passes, Progress | None], T],
+    source: Source,
+    weights: Source | None,
+    mixtures: Sequence[tuple[int, CovarianceType]],
+    sample_rows: int,
+    identity: Callable[[str], dict[str, Any]],
+    directory: str | Path | None,
+    observer: Observer,
+) -> T:
+    """Run steps where the client, or this process, computes, once the memory that they need is there."""
+    with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
+        per_thread = thread_bytes(source, weights, mixtures, sample_rows)
+        planned = check_plan(scheduler, per_thread, source.name)
+        observer.on_plan(planned, scheduler.memory_per_thread())
+        passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
+        return _durable(lambda progress: make(passes, progress), passes, identity, directory, observer)
 
 
 def _durable(

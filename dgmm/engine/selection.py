@@ -22,7 +22,7 @@ from dgmm.engine.search import ended
 from dgmm.engine.settings import Contest
 from dgmm.engine.subset import Subset
 from dgmm.errors import IllDefinedCovariance, InvalidParameter
-from dgmm.mixture.criteria import aic, bic, converged, icl, projected
+from dgmm.mixture.criteria import aic, bic, icl, projected
 from dgmm.mixture.em import EMState
 
 CRITERIA = ("bic", "aic", "icl", "holdout")
@@ -185,10 +185,7 @@ class Selection:
         criterion, rows = self._contest.criterion, len(self.scan.rows)
         # A lead of one in mean log-likelihood is one of 2 n in an information criterion.
         unit = 1.0 if criterion == "holdout" else 2 * self.scan.weight
-        values = {
-            name: self.entry(name, self.predicted(name), self.predicted(name)).value(criterion)
-            for name in self.foreseen
-        }
+        values = {name: self._foreseen_entry(name).value(criterion) for name in self.foreseen}
         best = min(_eligible(self.progress.runs), key=lambda name: values[name])
         kept = {}
         for name, seen in self.foreseen.items():
@@ -252,8 +249,7 @@ class Selection:
             if name in judged.criteria:
                 entries[name] = self.entry(name, judged.criteria[name], judged.held_out.get(name))
             else:
-                foreseen = self.predicted(name)
-                entries[name] = self.entry(name, foreseen, foreseen if self._contest.holdout else None)
+                entries[name] = self._foreseen_entry(name)
         return entries
 
     def best(self) -> str:
@@ -262,6 +258,11 @@ class Selection:
         return min(
             _eligible(self.progress.finalists), key=lambda name: entries[name].value(self._contest.criterion)
         )
+
+    def _foreseen_entry(self, name: str) -> Entry:
+        """The line that the sample foresees for a candidate."""
+        found = self.predicted(name)
+        return self.entry(name, found, found if self._contest.holdout else None)
 
     def entry(self, name: str, found: Criteria, held_out: Criteria | None) -> Entry:
         """The line of a candidate."""
@@ -281,7 +282,7 @@ class Selection:
             icl=icl(total, n_parameters, weight, found.entropy),
             held_out=held_out.log_likelihood / held_out.weight if held_out else np.nan,
             n_passes=1 + passes + judging,
-            converged=run is not None and converged(run.state.history, settings.tol),
+            converged=run is not None and run.state.converged(settings.tol),
             collapsed=bool(start.collapsed),
             dropped=run is None,
             seconds=start.searched + (sum(step.seconds for step in run.trace) if passes and run else 0.0),
