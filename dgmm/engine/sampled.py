@@ -25,10 +25,6 @@ from dgmm.mixture.statistics import SufficientStatistics
 
 # Iterations after which a run that is not heading for what it has to reach is given up.
 _PATIENCE = 20
-# Of so many pairs that one component could replace, two others are looked for.
-_PAIRS = 5
-# Splits that gain less in mean log-likelihood are none.
-_LEAST_GAIN = 1e-6
 _DOUBLE = np.dtype(np.float64)
 
 
@@ -84,19 +80,19 @@ class Climb:
 
 
 @dataclass(frozen=True, eq=False)
-class Propose:
-    """A request for moves.
+class Divide:
+    """A request for splits.
 
     Attributes
     ----------
     parameters : Parameters
-    components : sequence of int
-        Those to split; none asks for merges.
+    wanted : sequence of (tuple of int, float)
+        Components, or pairs taken as one, and what their split has to gain.
     seed : sequence of int
     """
 
     parameters: Parameters
-    components: Sequence[int]
+    wanted: Sequence[tuple[tuple[int, ...], float]]
     seed: Sequence[int]
 
 
@@ -168,27 +164,33 @@ def climb(sampled: Sampled, request: Climb) -> Run:
         return Run(state, trace, str(error))
 
 
-def propose(sampled: Sampled, request: Propose) -> tuple[list[Merge], list[Split]]:
-    """Splits of the components asked for; if none are, merges, and splits of the closest pairs."""
-    found, parameters = sampled.scan, request.parameters
-    rows = found.frame.apply(found.rows)
-    weights = np.ones(len(rows)) if found.weights is None else found.weights / found.weights.mean()
-    merges: list[Merge] = []
-    wanted: list[tuple[int, ...]] = [(k,) for k in request.components]
-    if not wanted:
-        density, _ = _posterior(sampled, parameters, [])
-        merges = find_merges(rows, weights, parameters, density + found.frame.log_volume)
-        wanted = [(merge.first, merge.second) for merge in merges[:_PAIRS]]
-    each = sorted({k for components in wanted for k in components})
+def unite(sampled: Sampled, parameters: Parameters) -> list[Merge]:
+    """Merges, those that lose least first."""
+    density, _ = _posterior(sampled, parameters, [])
+    return find_merges(*_weighted(sampled), parameters, density + sampled.scan.frame.log_volume)
+
+
+def divide(sampled: Sampled, request: Divide) -> list[Split]:
+    """Splits of the components asked for, as far as they gain enough."""
+    parameters = request.parameters
+    rows, weights = _weighted(sampled)
+    each = sorted({k for components, _ in request.wanted for k in components})
     _, responsibilities = _posterior(sampled, parameters, each)
     splits = []
-    for components in wanted:
+    for components, least_gain in request.wanted:
         r = sum(responsibilities[each.index(k)] for k in components) * weights
         rng = np.random.default_rng([*request.seed, *components])
-        split = find_split(rows, r, parameters, components, sampled.ridge, rng)
-        if split is not None and split.gain > _LEAST_GAIN:
+        split = find_split(rows, r, parameters, components, least_gain, sampled.ridge, rng)
+        if split is not None:
             splits.append(split)
-    return merges, splits
+    return splits
+
+
+def _weighted(sampled: Sampled) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The rows of the sample in the frame, and their weights with a mean of 1."""
+    found = sampled.scan
+    weights = np.ones(len(found.rows)) if found.weights is None else found.weights / found.weights.mean()
+    return found.frame.apply(found.rows), weights
 
 
 def _posterior(

@@ -13,11 +13,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from dgmm.engine.events import Searched
-from dgmm.engine.sampled import Climb, Propose, Run, Sampled, climb, propose
+from dgmm.engine.sampled import Climb, Divide, Run, Sampled, climb, divide, unite
 from dgmm.errors import InvalidWeights
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
-from dgmm.mixture.split_merge import choose, moved
+from dgmm.mixture.split_merge import choose, moved, worth_splitting
 
 # Samples of fewer values than this are so quick that every start runs to its end.
 _SMALL = 1 << 15
@@ -27,8 +27,9 @@ _SHORT = 20
 # crawls towards a poor optimum is a waste that moves end.
 _COARSE_TOL = 1e-4
 _FINE_TOL = 1e-5
-# Splits are found in tasks of so many components.
+# Splits are found in tasks of so many components; what gains less in mean log-likelihood is none.
 _COMPONENTS_PER_TASK = 4
+_LEAST_SPLIT = 1e-6
 # So many rounds of moves end the search in any case.
 _ROUNDS_PER_COMPONENT = 2
 
@@ -143,13 +144,14 @@ class Search:
     def _round(self, best: Run, place: tuple[int, int]) -> Run:
         """The first of the proposed moves that gains, or `best`."""
         parameters, settings = best.state.parameters, self._sampled.settings
-        seed = (settings.seed, *place, 1)
-        each = range(settings.n_components)
-        groups = [each[i : i + _COMPONENTS_PER_TASK] for i in each[::_COMPONENTS_PER_TASK]]
-        requests = [Propose(parameters, group, seed) for group in ((), *groups)]
-        found = dict(self._tasks.map(propose, self._sampled, requests))
-        splits = [split for i in sorted(found) for split in found[i][1]]
-        sets = choose(found[0][0], splits, _FINE_TOL, pooled=settings.covariance.pooled)
+        seed, pooled = (settings.seed, *place, 1), settings.covariance.pooled
+        ((_, merges),) = self._tasks.map(unite, self._sampled, [parameters])
+        wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, pooled=pooled)
+        groups = [wanted[i : i + _COMPONENTS_PER_TASK] for i in range(0, len(wanted), _COMPONENTS_PER_TASK)]
+        requests = [Divide(parameters, group, seed) for group in groups]
+        found = dict(self._tasks.map(divide, self._sampled, requests))
+        splits = [split for i in sorted(found) for split in found[i]]
+        sets = choose(merges, splits, _FINE_TOL, pooled=pooled)
         least = (True, not best.collapsed, best.state.log_likelihood + _FINE_TOL)
         # A whole solution is better than a collapsed one, however likely that is.
         above = -np.inf if best.collapsed else least[2]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined
+
+
+@cache
+def _upper(d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the upper triangle, in the order in which it is packed."""
+    return np.triu_indices(d)
 
 
 def _factor(covariance: Array, component: int) -> Array:
@@ -28,22 +37,22 @@ class _Matrix(CovarianceType):
 
     def second_moment(self, delta: Array, r: Array) -> Array:
         scatter = (delta * r) @ delta.T
-        packed: Array = scatter[np.triu_indices(len(delta))]
+        packed: Array = scatter[_upper(len(delta))]
         return packed
 
     def second_moments(self, covariances: Array, d: int) -> Array:
-        i, j = np.triu_indices(d)
+        i, j = _upper(d)
         packed: Array = covariances.reshape(-1, d, d)[:, i, j]
         return packed
 
     def outer(self, a: Array, b: Array) -> Array:
-        i, j = np.triu_indices(a.shape[-1])
+        i, j = _upper(a.shape[-1])
         product: Array = (a[..., i] * b[..., j] + a[..., j] * b[..., i]) / 2
         return product
 
     def unpack(self, packed: Array, d: int) -> Array:
         """Symmetric matrices (..., D, D) from their upper triangles (..., Q)."""
-        i, j = np.triu_indices(d)
+        i, j = _upper(d)
         out = np.empty((*packed.shape[:-1], d, d))
         out[..., i, j] = packed
         out[..., j, i] = packed
@@ -93,7 +102,7 @@ class Full(_Matrix):
             start = stop
 
     def quadratic_coefficients(self, precisions: Array) -> Array:
-        i, j = np.triu_indices(precisions.shape[-1])
+        i, j = _upper(precisions.shape[-1])
         coefficients: Array = np.where(i == j, -0.5, -1.0) * precisions[:, i, j]
         return coefficients
 
@@ -148,7 +157,7 @@ class Tied(_Matrix):
         return np.empty((1, 0))
 
     def shared_log_density(self, precisions: Array, second: Array) -> float:
-        i, j = np.triu_indices(len(precisions))
+        i, j = _upper(len(precisions))
         return -0.5 * float((np.where(i == j, 1.0, 2.0) * precisions[i, j]) @ second[0])
 
     def row_log_density(self, precision_cholesky: Array, z: Array) -> Array:

@@ -20,6 +20,8 @@ _HOPELESS = {False: 4.0, True: 100.0}
 # Moves tried in a round, and how often a component may be split, or a pair merged, among them.
 _TRIES = 5
 _REPEATS = 2
+# Of so many pairs that one component could replace, two others are looked for.
+_PAIRS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,20 @@ class Move:
     def touched(self) -> set[int]:
         """Components that it replaces."""
         return {*self.split.components, *((self.merge.first, self.merge.second) if self.merge else ())}
+
+
+def worth_splitting(
+    merges: Sequence[Merge], n_components: int, least_gain: float, *, pooled: bool
+) -> list[tuple[tuple[int, ...], float]]:
+    """Components, and the closest pairs, that splits are to be looked for; and what these have to gain."""
+    wanted: list[tuple[tuple[int, ...], float]] = [
+        ((merge.first, merge.second), least_gain) for merge in merges[:_PAIRS]
+    ]
+    for k in range(n_components):
+        losses = [merge.loss for merge in merges if k not in (merge.first, merge.second)]
+        if losses:
+            wanted.append(((k,), max(least_gain, min(losses) / _HOPELESS[pooled])))
+    return wanted
 
 
 def choose(

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
-from dgmm.mixture.criteria import converged
+from dgmm.mixture.criteria import converged, projected
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
@@ -24,6 +24,8 @@ from dgmm.mixture.statistics import SufficientStatistics
 _PRESENT_ITERATIONS = 2
 _LOCAL_ITERATIONS = 20
 _LOCAL_TOL = 1e-6
+# Iterations after which EM that is not heading for a gain of use is given up.
+_PATIENCE = 5
 # Rows that belong to a component by less than this do not take part in its split.
 _LEAST_RESPONSIBILITY = 1e-2
 # Ways tried: so many halves and so many dense groups; rows round which those are looked for, half of them the
@@ -58,10 +60,11 @@ def find_split(
     responsibilities: Array,
     parameters: Parameters,
     components: tuple[int, ...],
+    least_gain: float,
     ridge: Array,
     rng: np.random.Generator,
 ) -> Split | None:
-    """The best of a few splits of a component, or of a pair taken as one; None if there is none.
+    """The best of a few splits of a component, or of a pair taken as one; None if none gains enough.
 
     Parameters
     ----------
@@ -73,6 +76,8 @@ def find_split(
         In the frame.
     components : tuple of int
         One or two.
+    least_gain : float
+        What a split has to gain in mean log-likelihood of all rows to be of use, at least 0.
     ridge : ndarray (D,)
         Added to the variances.
     rng : numpy.random.Generator
@@ -94,15 +99,16 @@ def find_split(
     except IllDefinedCovariance:
         return None
     white = one.covariance.whiten((z - one.means[0]).T, cholesky, 0).T
+    wanted = before + least_gain / (share * weight)
     best = None
     for group in _groups(white, r, rng):
         try:
-            children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS)
+            children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS, wanted)
         except IllDefinedCovariance:
             continue
         gain = (after - before) * share * weight
         supported = children.weights.min() * len(z) >= 2 * d + 1
-        if supported and gain > (best.gain if best else 0.0):
+        if supported and gain > (best.gain if best else least_gain):
             best = Split(components, gain, replace(children, weights=children.weights * weight))
     return best
 
@@ -160,9 +166,9 @@ def _two(rows: Array, r: Array, group: Mask, one: Parameters, ridge: Array) -> P
 
 
 def _climb(
-    rows: Array, r: Array, parameters: Parameters, ridge: Array, iterations: int
+    rows: Array, r: Array, parameters: Parameters, ridge: Array, iterations: int, above: float = -np.inf
 ) -> tuple[Parameters, float]:
-    """EM on weighted rows: the parameters and their mean log-likelihood."""
+    """EM on weighted rows, as long as it heads above: the parameters and their mean log-likelihood."""
     frame = Frame.identity(rows.shape[1])
     farthest = float(np.max(np.einsum("bd,bd->b", rows, rows)))
     history: list[float] = []
@@ -170,6 +176,7 @@ def _climb(
         components = Components.prepare(parameters, np.dtype(np.float64), farthest)
         statistics: SufficientStatistics = EStep(components, frame)(rows, r)
         history.append(statistics.mean_log_likelihood)
-        if len(history) > iterations or converged(history, _LOCAL_TOL):
+        hopeless = len(history) > _PATIENCE and projected(history) <= above
+        if hopeless or len(history) > iterations or converged(history, _LOCAL_TOL):
             return parameters, history[-1]
         parameters = m_step(statistics, parameters, ridge)

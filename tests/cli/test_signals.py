@@ -78,7 +78,7 @@ def test_without_a_checkpoint_a_stop_keeps_nothing_and_says_so(data: Path, tmp_p
 @pytest.mark.slow
 def test_stopped_at_any_moment_of_its_start(data: Path, tmp_path: Path) -> None:
     call = fit(data, tmp_path / "m", "--checkpoint", tmp_path / "ck")
-    for line in ("cluster:", "memory planned", "scan:", "start 1 done"):
+    for line in ("cluster:", "memory planned", "scan:", "sample, start 1:"):
         with running(*call, cwd=tmp_path) as command:
             command.wait_for(line)
             command.signal_group(signal.SIGINT)

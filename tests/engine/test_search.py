@@ -130,7 +130,7 @@ def test_what_the_user_gave_is_neither_split_nor_merged(part):
     start = Start(**part) if part else Start()
     how = {"n_components": 4, "n_init": 2, "covariance_type": "diag", "start": start}
     _, events = searched(sampled(groups(200), **how), tasks=tasks)
-    proposals = tasks.count("propose")
+    proposals = tasks.count("unite")
     moves = [name for name, _ in events if name.startswith("move")]
     assert (proposals == 0, moves == []) == ((True, True) if part else (False, False))
 
@@ -138,7 +138,7 @@ def test_what_the_user_gave_is_neither_split_nor_merged(part):
 def test_one_component_is_not_moved():
     tasks = Serial()
     searched(sampled(groups()), tasks=tasks)
-    assert tasks.count("propose") == 0
+    assert tasks.count("unite") == 0
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def mean_log_likelihood(parameters, rows, weights=None):
 
 def split(rows, parameters, components=(0,), r=None, seed=0):
     r = np.ones(len(rows)) if r is None else r
-    return find_split(rows, r, parameters, components, ZERO, np.random.default_rng(seed))
+    return find_split(rows, r, parameters, components, 0.0, ZERO, np.random.default_rng(seed))
 
 
 def assert_finds(children, expected, tolerance=0.15):
