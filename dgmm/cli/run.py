@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 import click
 import dask
 
 from dgmm import __version__
-from dgmm.cli.demo import demo
-from dgmm.cli.fit import fit
-from dgmm.cli.info import info
-from dgmm.cli.predict import predict
-from dgmm.cli.sample import sample
-from dgmm.cli.score import score
-from dgmm.cli.select import select
 from dgmm.errors import DgmmError, Interrupted, InvalidInput
 
 FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 75
@@ -28,9 +22,23 @@ _LOG_LEVELS = {
     "distributed.nanny.memory": "warning",
     "distributed.worker.memory": "warning",
 }
+_COMMANDS = ("fit", "select", "predict", "score", "sample", "info", "demo")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Imports a command once it is asked for: scikit-learn, which not all need, takes a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"dgmm.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dgmm")
 def dgmm() -> None:
     """Gaussian mixtures for data that does not fit in memory.
@@ -38,10 +46,6 @@ def dgmm() -> None:
     Exit codes: 0 success; 1 failure; 2 bad usage or input; 75 stopped by a signal (Ctrl-C, SIGTERM, SIGUSR1)
     with the state on disk: the same command goes on.
     """
-
-
-for command in (fit, select, predict, score, sample, info, demo):
-    dgmm.add_command(command)
 
 
 def run() -> int:

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from dgmm.mixture.covariance_type import Array, CovarianceType
@@ -63,6 +61,10 @@ def start(
     if kind == "random_from_data":
         chosen = rng.choice(len(rows), n_components, replace=False, p=w / w.sum())
         return _around(rows[chosen], everything)
+    # Imported where it is used: workers that never need it start a second earlier.
+    from sklearn.cluster import KMeans, kmeans_plusplus
+    from sklearn.exceptions import ConvergenceWarning
+
     white = rows if covariance.isotropic else _whitened(rows, w)
     seed = int(rng.integers(2**31))
     if kind == "kmeans":

@@ -166,6 +166,7 @@ def test_another_selection_is_refused(
     assert "criterion was 'bic', now 'aic'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:EM of the best candidate did not converge")
 def test_stopped_by_a_signal_the_same_command_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -65,7 +65,10 @@ def bits(model: GaussianMixture) -> bytes:
     return b"".join(part.tobytes() for part in parts) + np.array(found.history).tobytes()
 
 
-@pytest.mark.parametrize(("workers", "threads"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("workers", "threads"),
+    [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow), (2, 1)],
+)
 def test_clusters_give_the_same_bits(stored, expected, workers, threads):
     assert open_source(stored).n_blocks >= 64
     with (
@@ -100,6 +103,7 @@ def test_memory_rows_stay_in_this_process(client):
         assert scheduler.client is client
 
 
+@pytest.mark.slow
 def test_a_fit_inside_a_task(stored, expected, client):
     """Called in a Dask task, the pass runs on the same cluster and does not block it."""
     assert client.submit(_fit_in_task, stored, pure=False).result() == expected

@@ -90,9 +90,17 @@ def test_only_the_data_room_reads_zarr(path):
         assert name.split(".")[0] != "zarr", f"{path}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("statement", ["import dgmm", "from dgmm import GaussianMixture, load"])
-def test_importing_dgmm_loads_neither_distributed_nor_matplotlib(statement):
-    code = f"{statement}; import sys; print([m for m in ('distributed', 'matplotlib') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import dgmm", ["distributed", "matplotlib", "sklearn"]),
+        ("from dgmm import GaussianMixture, load", ["distributed", "matplotlib"]),
+        ("import dgmm.engine.sampled, dgmm.engine.likelihood", ["distributed", "sklearn"]),  # workers do
+        ("import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample", ["sklearn"]),
+    ],
+)
+def test_an_import_is_light(statement, unwanted):
+    code = f"{statement}; import sys; print([m for m in {unwanted} if m in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60

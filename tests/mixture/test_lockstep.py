@@ -308,10 +308,15 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
         drawn[0] = thin(drawn[0], 1e-5)
     work = LockstepWork([Candidate(p, frame(d), 2.0 * d) for p in drawn], dtype)
     blocks = source.block_input(0, source.n_blocks)
-    tracemalloc.start()
-    _leaf(work.prepare(), blocks, None, None, lambda _: None)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+
+    def peak() -> int:
+        tracemalloc.start()
+        _leaf(work.prepare(), blocks, None, None, lambda _: None)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
     reading = source.read_bytes + int(source.bounds[1]) * d * dtype.itemsize
     planned = thread_bytes(source, None, [(k, COVARIANCE_TYPES[name]) for name, k in shapes], 0) - reading
-    assert peak <= planned + 2**18  # NumPy's own buffers, of 8192 elements
+    # NumPy has buffers of its own, of 8192 elements. What other threads of this process do is counted at times.
+    assert min(peak() for _ in range(3)) <= planned + 2**18
