@@ -1,18 +1,21 @@
-"""Checks what a user passes to the estimator, before any work is spent."""
+"""What a user passes to the estimator, checked before any work is spent, and what it asks of the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
-from dgmm.engine.settings import Start
-from dgmm.errors import IllDefinedCovariance, InvalidParameter
-from dgmm.mixture.covariance import covariance_type
+from dgmm.data.source import Source
+from dgmm.engine.model import Model
+from dgmm.engine.settings import Settings, Start
+from dgmm.errors import IllDefinedCovariance, InvalidData, InvalidParameter, UnsupportedDtype
+from dgmm.mixture.covariance import COVARIANCE_TYPES, covariance_type
 from dgmm.mixture.covariance_type import CovarianceType
 from dgmm.mixture.initialization import INIT_PARAMS
 
@@ -29,6 +32,53 @@ _RANGES: tuple[tuple[str, Any, float], ...] = (
     ("verbose_interval", Integral, 1),
 )
 _OPTIONAL = ("max_passes", "sample_size")
+_FLAGS = ("accelerate", "warm_start")
+
+
+def settings_of(given: Mapping[str, Any], source: Source, last: Model | None) -> tuple[Settings, bool]:
+    """What the estimator's parameters ask of the engine, and whether a seed is among them.
+
+    Parameters
+    ----------
+    given : mapping
+        That `check_parameters` has passed.
+    source : Source
+    last : Model or None
+        What a warm start goes on from.
+
+    Raises
+    ------
+    InvalidParameter
+        See `user_start` and `seed_of`.
+    """
+    start = user_start(
+        covariance_type(given["covariance_type"]),
+        given["n_components"],
+        source.n_features,
+        weights=given["weights_init"],
+        means=given["means_init"],
+        precisions=given["precisions_init"],
+    )
+    if last is not None:
+        parameters = last.in_data_units()
+        start = Start(parameters.weights, parameters.means, parameters.covariances)
+    settings = Settings(
+        n_components=int(given["n_components"]),
+        covariance_type=given["covariance_type"],
+        tol=float(given["tol"]),
+        reg_covar=float(given["reg_covar"]),
+        reg_relative=float(given["reg_relative"]),
+        max_iter=int(given["max_iter"]),
+        max_passes=None if given["max_passes"] is None else int(given["max_passes"]),
+        accelerate=bool(given["accelerate"]),
+        n_init=int(given["n_init"]),
+        n_finalists=int(given["n_finalists"]),
+        init_params=given["init_params"],
+        sample_size=None if given["sample_size"] is None else int(given["sample_size"]),
+        seed=0 if given["random_state"] is None else seed_of(given["random_state"]),
+        start=start,
+    )
+    return settings, given["random_state"] is not None
 
 
 def user_start(
@@ -44,7 +94,9 @@ def user_start(
     """
     k, d = n_components, n_features
     w = _array("weights_init", weights, (k,))
-    if w is not None and not (np.all(w >= 0) and np.isclose(w.sum(), 1.0)):
+    # As near to 1 as scikit-learn wants them.
+    tolerance = 1e-6 if getattr(weights, "dtype", None) == np.float32 else 1e-8
+    if w is not None and not (np.all(w >= 0) and abs(w.sum() - 1.0) <= tolerance):
         msg = f"weights_init must be between 0 and 1 and sum to 1, but is {w} with sum {w.sum()}"
         raise InvalidParameter(msg)
     m = _array("means_init", means, (k, d))
@@ -55,7 +107,15 @@ def user_start(
 def _array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
     if value is None:
         return None
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            found = f"{array.dtype} numbers"
+            raise TypeError(found)
+        array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"{name} cannot be read as real numbers of the shape {shape}: {error}"
+        raise InvalidParameter(msg) from error
     if array.shape != shape:
         msg = f"{name} has shape {array.shape}; it must have the shape {shape}"
         raise InvalidParameter(msg)
@@ -89,10 +149,8 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     InvalidParameter
         Naming the parameter, its value and what it may be.
     """
-    covariance_type(given["covariance_type"])
-    if given["init_params"] not in INIT_PARAMS:
-        msg = f"init_params is {given['init_params']!r}; it must be one of {', '.join(INIT_PARAMS)}"
-        raise InvalidParameter(msg)
+    _check_choice("covariance_type", given["covariance_type"], COVARIANCE_TYPES)
+    _check_choice("init_params", given["init_params"], INIT_PARAMS)
     for name, kind, low in _RANGES:
         value = given[name]
         if value is None and name in _OPTIONAL:
@@ -101,12 +159,25 @@ def check_parameters(given: Mapping[str, Any]) -> None:
             what = "an integer" if kind is Integral else "a number"
             msg = f"{name} is {value!r}; it must be {what} of at least {low}"
             raise InvalidParameter(msg)
+    for name in _FLAGS:
+        if not isinstance(given[name], bool | np.bool_):
+            msg = f"{name} is {given[name]!r}; it must be True or False"
+            raise InvalidParameter(msg)
+    if not isinstance(given["verbose"], Integral | np.bool_) or given["verbose"] < 0:
+        msg = f"verbose is {given['verbose']!r}; it must be True, False or an integer of at least 0"
+        raise InvalidParameter(msg)
     if given["n_finalists"] > given["n_init"]:
         msg = f"n_finalists is {given['n_finalists']}; it must be at most n_init, which is {given['n_init']}"
         raise InvalidParameter(msg)
     size, k = given["sample_size"], given["n_components"]
     if size is not None and size < k:
         msg = f"sample_size is {size}; the starts of {k} components need at least {k} rows, better thousands"
+        raise InvalidParameter(msg)
+
+
+def _check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        msg = f"{name} is {value!r}; it must be one of {', '.join(choices)}"
         raise InvalidParameter(msg)
 
 
@@ -119,4 +190,41 @@ def seed_of(random_state: Any) -> int:
         return int(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**32))
-    return int(check_random_state(random_state).randint(2**31))
+    try:
+        return int(check_random_state(random_state).randint(2**31))
+    except ValueError:
+        msg = f"random_state is {random_state!r}; it must be None, an integer, a RandomState or a Generator"
+        raise InvalidParameter(msg) from None
+
+
+def feature_names(X: Any) -> tuple[str, ...]:
+    """The names of X's columns, if they are strings, as scikit-learn finds them.
+
+    Raises
+    ------
+    UnsupportedDtype
+        Some are strings and some are not.
+    """
+    try:
+        names = _get_feature_names(X)
+    except TypeError as error:
+        raise UnsupportedDtype(*error.args) from None
+    return () if names is None else tuple(str(name) for name in names)
+
+
+def check_feature_names(fitted: Any, X: Any) -> None:
+    """Compare X's names with those that an estimator was fitted with; scikit-learn's words and warnings.
+
+    Raises
+    ------
+    InvalidData
+        They differ, or are in another order.
+    UnsupportedDtype
+        See `feature_names`.
+    """
+    try:
+        _check_feature_names(fitted, X, reset=False)
+    except TypeError as error:
+        raise UnsupportedDtype(*error.args) from None
+    except ValueError as error:
+        raise InvalidData(*error.args) from None

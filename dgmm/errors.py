@@ -46,8 +46,8 @@ class InvalidInput(DgmmError, ValueError):
     """What the caller passed cannot be used; nothing was computed."""
 
 
-class InvalidParameter(InvalidInput):
-    """An option has a value that means nothing."""
+class InvalidParameter(InvalidInput, TypeError):
+    """An option has a value that means nothing; a `TypeError` too, as scikit-learn's is."""
 
 
 class InvalidData(InvalidInput):

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from dgmm.arguments import check_parameters, seed_of, user_start
+from dgmm.arguments import check_parameters, feature_names, settings_of
 from dgmm.data.source import Source, open_source, open_weights
-from dgmm.engine.likelihood import PreparedEStep, Score, total_score
 from dgmm.engine.model import Model
-from dgmm.engine.rowwise import Quantity, per_row
 from dgmm.engine.run import Observer, fit_model
-from dgmm.engine.settings import Settings, Start
-from dgmm.engine.trace import history_table
-from dgmm.errors import CollapsedComponentWarning, InvalidParameter, ShapeMismatch
-from dgmm.interchange import model_of_sklearn, to_sklearn
-from dgmm.mixture.covariance import covariance_type
-from dgmm.mixture.criteria import aic, bic
+from dgmm.engine.settings import Settings
+from dgmm.errors import CollapsedComponentWarning, ShapeMismatch
+from dgmm.fitted import FittedMixture
+from dgmm.interchange import model_of_sklearn
+from dgmm.mixture.criteria import LONGEST_RUN, converged
 from dgmm.progress import ProgressLog
 
 Missing = Literal["error", "fill"]
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class GaussianMixture(FittedMixture):
     """Gaussian mixture for data that need not fit in memory.
 
     Parameters
@@ -67,7 +61,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int, RandomState, Generator or None, default=None
         None draws a seed, which a checkpoint records.
     warm_start : bool, default=False
-        Begin with the last fit's result.
+        Begin with the last fit's result, if it has the same shape; `n_init` counts as 1 then.
     verbose : int, default=0
         1 logs iterations; 2 the time they take too.
     verbose_interval : int, default=10
@@ -201,13 +195,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             checkpoint=checkpoint,
             observer=observer,
         )
+        # EM that is asked for one iteration at a time converges as it would in one go; accelerated iterations
+        # are not EM's.
+        earlier = () if self.accelerate else self._path(source)
+        path = (*earlier, *model.history)[-LONGEST_RUN:]
+        if earlier and converged(path, self.tol):
+            model = replace(model, converged=True)
         self._take(model, X)
-        if outcome.run.collapsed:
-            msg = (
-                f"components {list(outcome.run.collapsed)} rest on very few distinct rows in every start; "
-                "use fewer components, more starts (n_init), or a larger reg_covar"
-            )
-            warnings.warn(msg, CollapsedComponentWarning, stacklevel=2)
+        self._log_likelihoods = () if self.accelerate else path
+        for caution in outcome.run.cautions():
+            warnings.warn(caution, CollapsedComponentWarning, stacklevel=2)
         if not model.converged and self.max_iter > 0:
             msg = (
                 f"EM did not converge in {model.n_iter} iterations. Raise max_iter (with a checkpoint the fit "
@@ -219,53 +216,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None) -> Any:
         """Fit, and give the label of each row."""
         return self.fit(X, y, sample_weight).predict(X)
-
-    def predict(self, X: Any) -> Any:
-        """The most likely component of each row, (n,); lazy for Zarr and Dask data."""
-        return self._per_row(X, "labels")
-
-    def predict_proba(self, X: Any) -> Any:
-        """Responsibilities, (n, K); lazy for Zarr and Dask data."""
-        return self._per_row(X, "responsibilities")
-
-    def score_samples(self, X: Any) -> Any:
-        """Log-density at each row, (n,); lazy for Zarr and Dask data."""
-        return self._per_row(X, "log_density")
-
-    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
-        """Mean log-density per row (per unit of weight), from one pass."""
-        total = self._total_score(X, sample_weight)
-        return total.log_likelihood / total.weight
-
-    def bic(self, X: Any) -> float:
-        """Bayesian information criterion; lower is better."""
-        total = self._total_score(X)
-        return bic(total.log_likelihood, self._model.parameters.n_parameters, total.weight)
-
-    def aic(self, X: Any) -> float:
-        """Akaike information criterion; lower is better."""
-        total = self._total_score(X)
-        return aic(total.log_likelihood, self._model.parameters.n_parameters)
-
-    def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Draw rows (n_samples, D) and their components (n_samples,), ordered by component."""
-        check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            msg = f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample."
-            raise InvalidParameter(msg)
-        rng = np.random.default_rng(seed_of(self.random_state))
-        rows, labels = self._model.parameters.sample(int(n_samples), rng)
-        return rows * self._model.frame.scale + self._model.frame.shift, labels
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
-        check_is_fitted(self)
-        self._model.save(path)
-
-    def to_sklearn(self) -> Any:
-        """A fitted `sklearn.mixture.GaussianMixture` that predicts the same."""
-        check_is_fitted(self)
-        return to_sklearn(self)
 
     @classmethod
     def from_sklearn(cls, fitted: Any) -> Self:
@@ -286,40 +236,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _take(self, model: Model, X: Any) -> None:
         """Become the mixture that was fitted to X."""
-        _check_feature_names(self, X, reset=True)
-        self._adopt(model)
-
-    def _adopt(self, model: Model) -> None:
-        """Derive the fitted attributes, in data units."""
-        names = tuple(getattr(self, "feature_names_in_", model.feature_names))
-        settings = {k: v for k, v in self.get_params().items() if isinstance(v, bool | int | float | str)}
-        self._model = Model(**{**vars(model), "feature_names": names, "settings": {**settings, **model.settings}})
-        parameters, frame = model.in_data_units(), model.frame
-        covariance = parameters.covariance
-        in_frame = covariance.precision_cholesky(model.parameters.covariances)
-        cholesky = covariance.rescale_cholesky(in_frame, frame.scale)
-        dtype = model.dtype if model.dtype.kind == "f" else np.dtype(np.float64)
-        self.weights_ = parameters.weights.astype(dtype)
-        self.means_ = parameters.means.astype(dtype)
-        self.covariances_ = parameters.covariances.astype(dtype)
-        self.precisions_cholesky_ = cholesky.astype(dtype)
-        self.precisions_ = covariance.precisions(cholesky).astype(dtype)
-        self.converged_ = model.converged
-        self.n_iter_ = model.n_iter
-        self.n_passes_ = model.n_passes
-        self.history_ = history_table(model.trace, model.n_rows)
-        self.lower_bounds_ = list(model.history)
-        self.lower_bound_ = model.history[-1] if model.history else -np.inf
-        self.n_features_in_ = parameters.n_features
-        if names:
-            self.feature_names_in_ = np.array(names, dtype=object)
+        self._adopt(replace(model, feature_names=feature_names(X)))
 
     def _open(
         self, X: Any, sample_weight: Any = None, missing_chunks: Missing = "error"
     ) -> tuple[Source, Source | None]:
         """Check everything that takes no pass to check, and open the data."""
         check_parameters(self.get_params())
+        feature_names(X)
         source = open_source(X, missing_chunks=missing_chunks)
+        if source.n_rows < 2:
+            msg = f"Found 1 sample in {source.name} while a minimum of 2 is required; give more rows"
+            raise ShapeMismatch(msg)
         if source.n_rows < self.n_components:
             msg = (
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
@@ -332,59 +260,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return source, weights
 
     def _settings(self, source: Source) -> tuple[Settings, bool]:
-        covariance = covariance_type(self.covariance_type)
-        start = user_start(
-            covariance,
-            self.n_components,
-            source.n_features,
-            weights=self.weights_init,
-            means=self.means_init,
-            precisions=self.precisions_init,
-        )
-        if self.warm_start and hasattr(self, "_model"):
-            last = self._model.in_data_units()
-            if last.means.shape == (self.n_components, source.n_features) and last.covariance is covariance:
-                start = Start(last.weights, last.means, last.covariances)
-        settings = Settings(
-            n_components=int(self.n_components),
-            covariance_type=self.covariance_type,
-            tol=float(self.tol),
-            reg_covar=float(self.reg_covar),
-            reg_relative=float(self.reg_relative),
-            max_iter=int(self.max_iter),
-            max_passes=None if self.max_passes is None else int(self.max_passes),
-            accelerate=bool(self.accelerate),
-            n_init=int(self.n_init),
-            n_finalists=int(self.n_finalists),
-            init_params=self.init_params,
-            sample_size=None if self.sample_size is None else int(self.sample_size),
-            seed=0 if self.random_state is None else seed_of(self.random_state),
-            start=start,
-        )
-        return settings, self.random_state is not None
+        return settings_of(self.get_params(), source, self._last(source))
 
-    def _source(self, X: Any) -> Source:
-        check_is_fitted(self)
-        _check_feature_names(self, X, reset=False)
-        source = open_source(X)
-        if source.n_features != self.n_features_in_:
-            msg = (
-                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-            raise ShapeMismatch(msg)
-        return source
+    def _last(self, source: Source) -> Model | None:
+        """The model that a warm start goes on from."""
+        if not self.warm_start or not hasattr(self, "_model"):
+            return None
+        parameters = self._model.parameters
+        same_shape = parameters.means.shape == (self.n_components, source.n_features)
+        return self._model if same_shape and parameters.covariance.name == self.covariance_type else None
 
-    def _per_row(self, X: Any, quantity: Quantity) -> Any:
-        source = self._source(X)
-        return per_row(source, PreparedEStep(self._model.components(), self._model.frame), quantity)
-
-    def _total_score(self, X: Any, sample_weight: Any = None) -> Score:
-        source = self._source(X)
-        weights = None
-        if sample_weight is not None:
-            weights = open_weights(sample_weight, source.n_rows, source.bounds)
-        return total_score(source, weights, self._model.score_work())
+    def _path(self, source: Source) -> tuple[float, ...]:
+        """The last log-likelihoods on the way to where a warm start goes on."""
+        return getattr(self, "_log_likelihoods", ()) if self._last(source) else ()
 
 
 def load(path: str | Path) -> GaussianMixture:

@@ -26,6 +26,9 @@ def to_sklearn(fitted: Any) -> Any:
     params = {k: v for k, v in fitted.get_params().items() if k in shared}
     if params["init_params"] == "mixed":
         params["init_params"] = "k-means++"
+    seed = params["random_state"]
+    if isinstance(seed, np.random.Generator) or (isinstance(seed, int | np.integer) and seed >= 2**32):
+        params["random_state"] = None  # scikit-learn takes neither
     other = GaussianMixture(**params)
     for name in (*_FITTED, "n_features_in_", "feature_names_in_"):
         if hasattr(fitted, name):

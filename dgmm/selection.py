@@ -156,12 +156,8 @@ def select(
     chosen = contest.of(selection.best())
     best = GaussianMixture(chosen.n_components, covariance_type=chosen.covariance_type, **settings)
     best._take(model, X)
-    if outcome.run.collapsed:
-        msg = (
-            f"every candidate has components that rest on very few distinct rows, the best one components "
-            f"{list(outcome.run.collapsed)}; use fewer components, or a larger reg_covar"
-        )
-        warnings.warn(msg, CollapsedComponentWarning, stacklevel=2)
+    for caution in outcome.run.cautions():
+        warnings.warn(f"of the best candidate {caution}", CollapsedComponentWarning, stacklevel=2)
     if not model.converged and best.max_iter > 0:
         msg = (
             f"EM of the best candidate did not converge in {model.n_iter} iterations. Raise max_iter (with a "

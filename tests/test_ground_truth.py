@@ -13,7 +13,7 @@ from cases import assert_close, order
 from dgmm import GaussianMixture
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.mixture.criteria import collapsed
+from dgmm.mixture.criteria import multiplicity, too_few_rows
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
@@ -86,4 +86,4 @@ def test_the_known_optimum_has_its_likelihood_and_is_not_collapsed(case):
     step = EStep(components, frame)
     total = sum(float(density.sum()) for _, density, _ in step.posterior(rows))
     assert total == pytest.approx(known["log_likelihood"], abs=1e-3)
-    assert collapsed(components, step, rows) == []
+    assert too_few_rows(components, step, rows, multiplicity(rows)) == []

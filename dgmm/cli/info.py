@@ -86,7 +86,7 @@ def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
         "iterations": max((run.state.n_iter for run in found.finalists.values()), default=0),
         "identity": identity,
     }
-    facts["n_passes"] = facts["iterations"] + facts["scanned"]
+    facts["n_passes"] = facts["iterations"] + (found.scan.n_passes if found.scan else 0)
     selection = "candidates" in identity
     more, lines = _selection(identity, found, facts) if selection else _fit(identity, found, facts)
     return facts | more, "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from dgmm.engine.sampled import Run, Sampled
 from dgmm.engine.scan import scan
 from dgmm.engine.search import Search
 from dgmm.engine.settings import Settings
-from dgmm.errors import IllDefinedCovariance
+from dgmm.errors import DataWarning, IllDefinedCovariance
 from dgmm.mixture.em import EMState
 
 
@@ -23,7 +24,7 @@ class Outcome:
     Attributes
     ----------
     run : Run
-        The best one; its `collapsed` are components that rest on too few rows of the sample.
+        The best one; its `collapsed` and `outlying` components are those of the sample.
     converged : bool
     n_passes : int
         Over all rows, the scan among them.
@@ -72,6 +73,8 @@ class Fit:
         assert self.progress.scan is not None  # noqa: S101
         sampled = Sampled(self.progress.scan, settings)
         finalists = self.progress.finalists
+        if settings.start.given and not (finalists or self.progress.runs):
+            _warn_of_lost(sampled)
         if not finalists and settings.start.complete and not sampled.scan.complete:
             finalists = {"0": Run(sampled.begin(0))}
         elif not finalists:
@@ -85,14 +88,17 @@ class Fit:
                 self._outcome = search.best[0]
                 return
             finalists = {
-                str(i): Run(EMState(run.state.parameters), collapsed=run.collapsed)
+                str(i): Run(EMState(run.state.parameters), collapsed=run.collapsed, outlying=run.outlying)
                 for i, run in enumerate(search.best)
             }
         yield from self._full_passes(sampled, finalists)
 
     def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
         settings = self._settings
-        em = replace(sampled.em(settings.tol, settings.max_full_iterations), accelerate=settings.accelerate)
+        em = replace(
+            sampled.em(settings.tol, settings.full_iterations(sampled.scan.n_passes)),
+            accelerate=settings.accelerate,
+        )
         members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
         self._outcome = best_of(finalists)
         for runs in shared_passes(self._passes, members):
@@ -102,6 +108,20 @@ class Fit:
 
     def outcome(self) -> Outcome:
         """The result, after the last event."""
-        run = self._outcome
+        run, found = self._outcome, self.progress.scan
+        assert found is not None  # noqa: S101  it comes first
         passes = max((r.state.n_iter for r in self.progress.finalists.values()), default=0)
-        return Outcome(run, run.state.converged(self._settings.tol), 1 + passes)
+        return Outcome(run, run.state.converged(self._settings.tol), found.n_passes + passes)
+
+
+def _warn_of_lost(sampled: Sampled) -> None:
+    try:
+        lost = sampled.lost()
+    except IllDefinedCovariance:
+        return  # EM will say so
+    if lost:
+        msg = (
+            f"components {lost} of the given start are so far from all rows that no row belongs to them: they "
+            "begin anew, each at the row that the others explain worst. Check the units of means_init."
+        )
+        warnings.warn(msg, DataWarning, stacklevel=2)

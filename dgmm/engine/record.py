@@ -134,6 +134,7 @@ def _pack_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], dict[str, NDArr
         "names": list(runs),
         "failed": [run.failed for run in runs.values()],
         "collapsed": [list(run.collapsed) for run in runs.values()],
+        "outlying": [list(run.outlying) for run in runs.values()],
         "searched": [run.searched for run in runs.values()],
         "accelerations": [_acceleration_header(run.state.acceleration) for run in runs.values()],
         "covariance_types": [run.state.parameters.covariance.name for run in runs.values()],
@@ -163,6 +164,7 @@ def _unpack_runs(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
             unpack_trace(own["trace"]),
             header["failed"][i],
             tuple(header["collapsed"][i]),
+            tuple(header["outlying"][i]),
             header["searched"][i],
         )
     return runs
@@ -211,6 +213,7 @@ def _pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
         "n_rows": scan.n_rows,
         "weight": scan.weight,
         "complete": scan.complete,
+        "n_passes": scan.n_passes,
         "radius_squared": scan.radius_squared,
         "content": scan.content,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from dgmm.engine.settings import Settings
 from dgmm.engine.trace import Trace, timed
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.components import Components
-from dgmm.mixture.criteria import collapsed, projected
+from dgmm.mixture.criteria import multiplicity, outlying, projected, too_few_rows
 from dgmm.mixture.em import EM, EMState
 from dgmm.mixture.expectation import EStep
-from dgmm.mixture.initialization import kind_of_start, start
-from dgmm.mixture.maximization import ridge_in_frame
+from dgmm.mixture.initialization import kind_of_start, reseed, start
+from dgmm.mixture.maximization import EMPTY, ridge_in_frame
 from dgmm.mixture.merging import Merge, find_merges
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.splitting import Split, find_split
@@ -42,6 +43,8 @@ class Run:
         Why it could not go on; empty if it could.
     collapsed : tuple of int
         Components that rest on too few rows.
+    outlying : tuple of int
+        Components of few rows too, but outliers.
     searched : float
         Seconds of the search that it is the result of, if it is of a whole one.
     """
@@ -50,12 +53,26 @@ class Run:
     trace: Trace = ()
     failed: str = ""
     collapsed: tuple[int, ...] = ()
+    outlying: tuple[int, ...] = ()
     searched: float = 0.0
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """Greater is better: whole solutions first, then by log-likelihood."""
         return not self.failed, not self.collapsed, self.state.log_likelihood
+
+    def cautions(self) -> Iterator[str]:
+        """What a user should hear of its components."""
+        if self.collapsed:
+            yield (
+                f"components {list(self.collapsed)} rest on very few distinct rows in every start; "
+                "use fewer components, more starts (n_init), or a larger reg_covar"
+            )
+        if self.outlying:
+            yield (
+                f"components {list(self.outlying)} hold outliers: very few distinct rows, far from all other "
+                "components. If they are errors or missing values, leave those rows out or give them weight 0."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +142,55 @@ class Sampled:
 
     def begin(self, index: int) -> EMState:
         """The start number `index`."""
+        return EMState(self._found(self._begin(index))[0])
+
+    def lost(self) -> list[int]:
+        """Components that a given start puts so far from all rows that none belongs to them: they begin anew."""
+        return self._found(self._begin(0))[1]
+
+    def _found(self, begun: Parameters) -> tuple[Parameters, list[int]]:
+        """A start after its lost components began anew, and which these are."""
+        rows = self.scan.frame.apply(self.scan.rows) if self.settings.start.given else self.scan.rows[:0]
+        lost: list[int] = []
+        # The last one that all rows belonged to may be lost once others have begun anew.
+        while self.settings.start.given and (more := self._lost(begun)):
+            begun = reseed(rows, self.scan.weights, begun, more, self.ridge)
+            lost += more
+        return begun, sorted(lost)
+
+    def _lost(self, begun: Parameters) -> list[int]:
+        """Those without a row in the sample; where it is not all rows, out of the range of all rows too."""
+        counts = self.statistics(begun).counts
+        lost = (counts <= EMPTY * counts.sum()) & (begun.weights > 0)
+        if not self.scan.complete:
+            means = begun.to_data(self.scan.frame).means
+            lost &= ((means < self.scan.low) | (means > self.scan.high)).any(axis=1)
+        return [int(k) for k in np.flatnonzero(lost)]
+
+    def _begin(self, index: int) -> Parameters:
+        """The start number `index` as drawn, and as given."""
         s, found, given = self.settings, self.scan, self.settings.start
         frame = found.frame
         if given.complete:
-            return EMState(given.parameters(s.covariance).to_frame(frame))
+            return given.parameters(s.covariance).to_frame(frame)
         rng = np.random.default_rng([s.seed, index])
         kind = kind_of_start(s.init_params, index)
         rows = frame.apply(found.rows)
         drawn = start(rows, found.weights, s.n_components, s.covariance, kind, self.ridge, rng)
-        if not given.given:
-            return EMState(drawn)
-        return EMState(given.parameters(s.covariance, drawn.to_data(frame)).to_frame(frame))
+        return given.parameters(s.covariance, drawn.to_data(frame)).to_frame(frame) if given.given else drawn
 
-    def collapsed(self, state: EMState) -> tuple[int, ...]:
-        """Components that rest on too few rows of the sample."""
+    @cached_property
+    def times(self) -> NDArray[np.floating]:
+        """How often each row of the sample occurs in it; 0 where it has no weight."""
+        times = multiplicity(self.scan.rows)
+        return times if self.scan.weights is None else np.where(self.scan.weights > 0, times, 0.0)
+
+    def ended(self, state: EMState, trace: Trace) -> Run:
+        """The run that leads here."""
         components = Components.prepare(state.parameters, _DOUBLE, self.scan.radius_squared)
-        return tuple(collapsed(components, EStep(components, self.scan.frame), self.scan.rows))
+        few = too_few_rows(components, EStep(components, self.scan.frame), self.scan.rows, self.times)
+        far = outlying(components, few)
+        return Run(state, trace, "", tuple(k for k in few if k not in far), tuple(far))
 
 
 def climb(sampled: Sampled, request: Climb) -> Run:
@@ -159,7 +209,7 @@ def climb(sampled: Sampled, request: Climb) -> Run:
             trace = (*trace, step)
             if state.n_iter >= _PATIENCE and projected(state.history) <= request.above:
                 break
-        return Run(state, trace, "", sampled.collapsed(state))
+        return sampled.ended(state, trace)
     except IllDefinedCovariance as error:
         return Run(state, trace, str(error))
 

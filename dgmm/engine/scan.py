@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.source import Source
+from dgmm.engine.outliers import Outliers, OutlierWork
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.sample import Sample, SamplingRule
 from dgmm.engine.validity import check_finite, check_weights, naming_chunks
-from dgmm.errors import InvalidData, InvalidWeights
-from dgmm.mixture.frame import Frame
+from dgmm.errors import DataWarning, InvalidData, InvalidWeights
+from dgmm.mixture.frame import Frame, spreads
 
+# A spread of fewer steps of the dtype is a coarse one: rounding adds a thousandth to its variance.
+_LEAST_STEPS = 10
 _RADIUS_QUANTILE = 0.999
 # Components may be narrower than the data, and precisions are inverse variances.
 _LARGEST_VARIANCE = 1e280
@@ -144,6 +149,8 @@ class Scan:
         What each row of the sample weighs; None where all rows weigh the same.
     complete : bool
         The sample is the whole data set.
+    n_passes : int
+        One, or two where outliers were looked for.
     radius_squared : float
         A high quantile of |z|^2 in the frame.
     content : str
@@ -160,6 +167,7 @@ class Scan:
     rows: Rows
     weights: NDArray[np.float64] | None
     complete: bool
+    n_passes: int
     radius_squared: float
     content: str
 
@@ -192,9 +200,14 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     if not summary.weight > 0:
         msg = "all sample weights are zero; at least one row must have a positive weight"
         raise InvalidWeights(msg)
-    rows, weights = summary.sample.drawn()
+    rows, drawn = summary.sample.drawn()
+    weights = None if passes.weights is None else drawn
     variance = summary.squares / summary.weight
     _check_variance(variance, summary.low, summary.high, source.name)
+    _check_resolution(rows, source)
+    outliers = OutlierWork.wanted(rows, summary.low, summary.high)
+    if outliers is not None:
+        rows, weights = _with_outliers(rows, weights, summary.weight, passes.run(outliers), source)
     frame = Frame.from_sample(rows, isotropic=isotropic)
     return Scan(
         n_rows=source.n_rows,
@@ -205,8 +218,42 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
         low=summary.low,
         high=summary.high,
         rows=rows,
-        weights=None if passes.weights is None else weights,
+        weights=weights,
         complete=sample_rows >= source.n_rows,
+        n_passes=1 if outliers is None else 2,
         radius_squared=_radius_squared(frame, rows),
         content=f"{summary.digest:064x}" if summary.digest else "",
     )
+
+
+def _with_outliers(
+    rows: Rows, weights: NDArray[np.float64] | None, weight: float, found: Outliers, source: Source
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The sample with the farthest rows, which stand for themselves alone, and what each weighs."""
+    first, distance = int(found.indices[0]), found.distances[0]
+    msg = (
+        f"{source.name} has {found.count} row(s) more than 10,000 times the spread of a feature from its median, "
+        f"the farthest row {first} ({distance:.3g} times). Such rows take a component each, or spoil one: if they "
+        "are errors or missing values, leave them out or give them weight 0; otherwise use a component more."
+    )
+    warnings.warn(msg, DataWarning, stacklevel=2)
+    if weights is None:
+        weights = np.full(len(rows), (weight - found.weights.sum()) / len(rows))
+    return np.concatenate([rows, found.rows]), np.concatenate([weights, found.weights])
+
+
+def _check_resolution(rows: Rows, source: Source) -> None:
+    """Say which features have values that their dtype rounds to a good part of their spread."""
+    middle, spread = spreads(rows)
+    extent = rows.max(axis=0).astype(np.float64) - rows.min(axis=0)
+    spread = np.where(spread > 0, spread, extent)
+    step = np.spacing(np.abs(middle).astype(rows.dtype)).astype(np.float64)
+    coarse = np.flatnonzero((extent > 0) & (spread < _LEAST_STEPS * step))
+    if len(coarse):
+        j = int(coarse[0])
+        msg = (
+            f"feature {j} of {source.name} lies near {middle[j]:.6g}, where {rows.dtype} has steps of "
+            f"{step[j]:.3g}, and spreads over {spread[j]:.3g}: values are rounded to a good part of what is to be "
+            f"found in them. Store float64, or subtract an offset before storing (features {coarse.tolist()})."
+        )
+        warnings.warn(msg, DataWarning, stacklevel=2)

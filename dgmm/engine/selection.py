@@ -115,7 +115,7 @@ class Selection:
         """Over all rows, all in all."""
         judged, finalists = self.progress.judged, self.progress.finalists.values()
         iterations = 0 if self.scan.complete else max((run.state.n_iter for run in finalists), default=0)
-        return 1 + iterations + (1 + bool(judged.held_out) if judged else 0)
+        return self.scan.n_passes + iterations + (1 + bool(judged.held_out) if judged else 0)
 
     def events(self) -> Iterator[Event]:
         """Run, or go on; an event is yielded once it is part of `progress`."""
@@ -195,7 +195,7 @@ class Selection:
             margin = unit * (_STANDARD_ERRORS * error + _CORRECTIONS * correction)
             if values[name] <= values[best] + margin:
                 run = self.progress.runs[name]
-                kept[name] = Run(EMState(run.state.parameters), collapsed=run.collapsed)
+                kept[name] = Run(EMState(run.state.parameters), collapsed=run.collapsed, outlying=run.outlying)
         return kept
 
     def _full_passes(self, finalists: Mapping[str, Run]) -> Iterator[Event]:
@@ -206,7 +206,7 @@ class Selection:
         for name, run in finalists.items():
             settings = self._contest.of(name)
             sampled = sampled_for(self.scan, settings)
-            em = sampled.em(settings.tol, settings.max_full_iterations)
+            em = sampled.em(settings.tol, settings.full_iterations(self.scan.n_passes))
             members[name] = Member(em, sampled.scan.radius_squared, run)
         for runs in shared_passes(self._passes, members, self._beaten):
             self.progress = replace(self.progress, finalists=runs, judged=None)
@@ -281,7 +281,7 @@ class Selection:
             aic=aic(total, n_parameters),
             icl=icl(total, n_parameters, weight, found.entropy),
             held_out=held_out.log_likelihood / held_out.weight if held_out else np.nan,
-            n_passes=1 + passes + judging,
+            n_passes=self.scan.n_passes + passes + judging,
             converged=run is not None and run.state.converged(settings.tol),
             collapsed=bool(start.collapsed),
             dropped=run is None,

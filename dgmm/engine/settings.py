@@ -75,10 +75,9 @@ class Settings:
         """A complete start leaves nothing to chance: once is enough."""
         return 1 if self.start.complete else self.n_init
 
-    @property
-    def max_full_iterations(self) -> int:
-        """Iterations on all rows at most: the scan is a pass too."""
-        return self.max_iter if self.max_passes is None else min(self.max_iter, self.max_passes - 1)
+    def full_iterations(self, scanned: int) -> int:
+        """Iterations on all rows at most, after so many passes of the scan."""
+        return self.max_iter if self.max_passes is None else max(0, min(self.max_iter, self.max_passes - scanned))
 
     def sample_rows(self, source: Source) -> int:
         """Rows of the sample."""

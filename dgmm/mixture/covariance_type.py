@@ -11,6 +11,9 @@ from dgmm.errors import IllDefinedCovariance
 
 Array = NDArray[np.floating]
 
+# Relative error of a second moment, times D; a factor that holds for all that the tests try.
+_ROUNDING = 8 * np.finfo(np.float64).eps
+
 
 class CovarianceType(ABC):
     """A constraint on the covariances.
@@ -127,6 +130,17 @@ class CovarianceType(ABC):
     @abstractmethod
     def colour(self, noise: Array, covariances: Array, k: int) -> Array:
         """Turn standard normal rows (b, D) into rows with the covariance of component `k`."""
+
+
+def regularisation(ridge: Array, moments: Array) -> Array:
+    """What to add to variances (..., D) that are `moments` (..., D) about a centre less the squared shift from it.
+
+    The ridge; where there is one, at least the rounding of the moments. It may be larger where a component in
+    transit holds an outlier and a trace of other rows, whose covariance is singular in double precision.
+    """
+    rounding = _ROUNDING * ridge.shape[-1] * np.maximum(moments, 0.0)
+    added: Array = np.where(ridge > 0, np.maximum(ridge, rounding), ridge)
+    return added
 
 
 def ill_defined(component: int, what: str) -> IllDefinedCovariance:

@@ -16,6 +16,12 @@ from dgmm.mixture.covariance_type import Array
 _LOW, _HIGH, _NORMAL_WIDTH = 0.05, 0.95, 3.29
 
 
+def spreads(rows: Array) -> tuple[Array, Array]:
+    """Median of each feature of rows (m, D), and its spread: one standard deviation where it is normal."""
+    low, middle, high = np.quantile(rows, [_LOW, 0.5, _HIGH], axis=0, method="inverted_cdf").astype(float)
+    return middle, high / _NORMAL_WIDTH - low / _NORMAL_WIDTH
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A shift and a scale for each feature.
@@ -41,9 +47,8 @@ class Frame:
         Quantiles and not the standard deviation: one value of 1e8 among 1e6 rows would squeeze the others
         into a width of 1e-5. The shift is a value of the data, hence exact in their own dtype.
         """
-        low, shift, high = np.quantile(rows, [_LOW, 0.5, _HIGH], axis=0, method="inverted_cdf").astype(float)
+        shift, spread = spreads(rows)
         with np.errstate(over="ignore"):
-            spread = (high / _NORMAL_WIDTH) - (low / _NORMAL_WIDTH)
             extent = rows.max(axis=0).astype(float) / 2 - rows.min(axis=0).astype(float) / 2
         spread = np.where(spread > 0, spread, extent)
         if isotropic:

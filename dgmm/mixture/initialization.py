@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -11,11 +11,15 @@ from threadpoolctl import threadpool_limits
 from dgmm.mixture.covariance_type import Array, CovarianceType
 from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.maximization import m_step
+from dgmm.mixture.merging import log_joint
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.statistics import SufficientStatistics
 
 # Several starts mix kinds: where one kind fails another often does not.
 _MIXED = ("k-means++", "random_from_data", "kmeans")
+# Rows count as no farther from the middle of the data than this, in the frame: a few outliers would decide what
+# the covariance of all rows is, and be all that k-means++ chooses.
+_FAR = 30.0
 INIT_PARAMS = ("mixed", "kmeans", "k-means++", "random", "random_from_data")
 
 
@@ -55,7 +59,8 @@ def start(
     w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
     usable = np.flatnonzero(w > 0)
     rows, w = rows[usable], w[usable]
-    everything = _one_component(rows, w, covariance, ridge)
+    near = np.clip(rows, -_FAR, _FAR)
+    everything = _one_component(near, w, covariance, ridge)
     if kind == "random":
         return _from_random_responsibilities(rows, w, everything, n_components, ridge, rng)
     if kind == "random_from_data":
@@ -65,7 +70,7 @@ def start(
     from sklearn.cluster import KMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
 
-    white = rows if covariance.isotropic else _whitened(rows, w)
+    white = near if covariance.isotropic else _whitened(near, w)
     seed = int(rng.integers(2**31))
     if kind == "kmeans":
         # With several threads the order of its sums would depend on which ends first.
@@ -79,6 +84,43 @@ def start(
         labels = np.concatenate([_nearest(tile, white[seeds]) for tile in _tiles(white, n_components)])
         centres = rows[seeds]
     return _from_labels(rows, w, labels, _around(centres, everything), ridge)
+
+
+def reseed(
+    rows: Array, weights: Array | None, parameters: Parameters, lost: Sequence[int], ridge: Array
+) -> Parameters:
+    """Begin some components anew, each at the row that the mixture explains worst by then.
+
+    They get the covariance of all rows (a pooled one stays as it is) and a weight of 1 / K.
+
+    Parameters
+    ----------
+    rows : ndarray (m, D)
+        In the frame.
+    weights : ndarray (m,) or None
+        Sample weights; rows of weight 0 are not looked at.
+    parameters : Parameters
+        In the frame.
+    lost : sequence of int
+        Components to begin anew.
+    ridge : ndarray (D,)
+        Added to the variances, in the frame.
+    """
+    k, covariance = parameters.n_components, parameters.covariance
+    w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
+    rows, w = rows[w > 0], w[w > 0]
+    everything = _one_component(np.clip(rows, -_FAR, _FAR), w, covariance, ridge)
+    new = parameters
+    present = [c for c in range(k) if c not in lost]
+    for c in lost:
+        density = np.logaddexp.reduce([log_joint(rows, new, i) for i in present])
+        shares, means, covariances = new.weights.copy(), new.means.copy(), new.covariances.copy()
+        means[c], shares[c] = rows[np.argmin(density)], 1 / k
+        if not covariance.pooled:
+            covariances[c] = everything.covariances[0]
+        new = Parameters(covariance, shares / shares.sum(), means, covariances)
+        present.append(c)
+    return new
 
 
 def _tiles(rows: Array, n_components: int) -> Iterator[Array]:

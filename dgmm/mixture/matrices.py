@@ -8,13 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined
+from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined, regularisation
 
 
 @cache
 def _upper(d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the upper triangle, in the order in which it is packed."""
     return np.triu_indices(d)
+
+
+@cache
+def _diagonal(d: int) -> NDArray[np.intp]:
+    """Where the packed upper triangle has the diagonal."""
+    i, j = _upper(d)
+    return np.flatnonzero(i == j)
 
 
 def _factor(covariance: Array, component: int) -> Array:
@@ -112,9 +119,9 @@ class Full(_Matrix):
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         k, d = shift.shape
-        packed = second / counts[:, None] - self.outer(shift, shift)
-        covariances = self.unpack(packed, d)
-        covariances.reshape(k, d * d)[:, :: d + 1] += ridge
+        moments = second / counts[:, None]
+        covariances = self.unpack(moments - self.outer(shift, shift), d)
+        covariances.reshape(k, d * d)[:, :: d + 1] += regularisation(ridge, moments[:, _diagonal(d)])
         return covariances
 
     def precision_cholesky(self, covariances: Array) -> Array:
@@ -172,7 +179,8 @@ class Tied(_Matrix):
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         d = shift.shape[1]
         packed = (second[0] - counts @ self.outer(shift, shift)) / counts.sum()
-        return self.unpack(packed, d) + np.diag(ridge)
+        moments = second[0, _diagonal(d)] / counts.sum()
+        return self.unpack(packed, d) + np.diag(regularisation(ridge, moments))
 
     def precision_cholesky(self, covariances: Array) -> Array:
         return _factor(covariances, 0)

@@ -8,9 +8,9 @@ from dgmm.mixture.covariance_type import Array, CovarianceType
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.statistics import SufficientStatistics
 
-# A component with less than this share of all weight is empty: the E-step does not resolve responsibilities
-# below 1e-26, and a mean of such would be that of all rows alike.
-_EMPTY = 1e-24
+EMPTY = 1e-24
+"""A component with less than this share of all weight is empty: the E-step does not resolve responsibilities
+below 1e-26, and a mean of such would be that of all rows alike."""
 
 
 def m_step(
@@ -35,7 +35,7 @@ def m_step(
         Weights N_k / N, means c + S1 / N_k, covariances S2 / N_k - (mean - c)(mean - c)^T + ridge.
     """
     covariance = previous.covariance
-    smallest = _EMPTY * statistics.weight
+    smallest = EMPTY * statistics.weight
     empty = ~(statistics.counts > smallest)
     counts = np.maximum(statistics.counts, smallest)
     shift = statistics.first / counts[:, None]

@@ -70,8 +70,8 @@ def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Ar
     for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
         for c in (i, j):
             if c not in own:
-                own[c] = np.exp(_log_joint(rows, parameters, c) - density)
-        new = np.exp(_log_joint(rows, moments_merged(parameters, i, j), 0) - density)
+                own[c] = np.exp(log_joint(rows, parameters, c) - density)
+        new = np.exp(log_joint(rows, moments_merged(parameters, i, j), 0) - density)
         ratio = np.maximum(1.0 - own[i] - own[j], 0.0) + new
         log_ratio = np.log(np.maximum(ratio, np.finfo(float).tiny))
         merges.append(Merge(i, j, -float(weights @ log_ratio) / float(weights.sum())))
@@ -102,7 +102,7 @@ def _merge_bounds(parameters: Parameters) -> Array:
     return bound
 
 
-def _log_joint(rows: Array, parameters: Parameters, k: int) -> Array:
+def log_joint(rows: Array, parameters: Parameters, k: int) -> Array:
     """log w_k N(row; mu_k, Sigma_k), (m,)."""
     covariance, d = parameters.covariance, parameters.n_features
     cholesky = covariance.precision_cholesky(parameters.covariances)

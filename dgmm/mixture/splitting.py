@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
-from dgmm.mixture.criteria import converged, projected
+from dgmm.mixture.criteria import converged, outlying, projected
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
@@ -32,6 +32,9 @@ _LEAST_RESPONSIBILITY = 1e-2
 # farthest from the mean.
 _HALVES, _DENSE = 2, 3
 _SEEDS = 400
+# Share of a direction's variance that makes a row an outlier, where there are enough rows; of so many normal ones
+# none has half of that.
+_LEVERAGE, _ROWS_PER_FEATURE = 0.2, 100
 
 Mask = NDArray[np.bool_]
 
@@ -101,16 +104,30 @@ def find_split(
     white = one.covariance.whiten((z - one.means[0]).T, cholesky, 0).T
     wanted = before + least_gain / (share * weight)
     best = None
-    for group in _groups(white, r, rng):
+    far = _far(white, r)
+    for group in [*far, *_groups(white, r, rng)]:
         try:
             children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS, wanted)
         except IllDefinedCovariance:
             continue
         gain = (after - before) * share * weight
-        supported = children.weights.min() * len(z) >= 2 * d + 1
+        smaller = int(children.weights.argmin())
+        supported = children.weights[smaller] * len(z) >= 2 * d + 1 or (far and _outlying(children, smaller))
         if supported and gain > (best.gain if best else least_gain):
             best = Split(components, gain, replace(children, weights=children.weights * weight))
     return best
+
+
+def _far(white: Array, r: Array) -> list[Mask]:
+    """Outliers, if there are any: rows that have a good part of a direction's variance for themselves."""
+    n, d = white.shape
+    leverage = r / r.sum() * np.sum(white**2, axis=1)
+    far = leverage > _LEVERAGE
+    return [far] if n > d * _ROWS_PER_FEATURE and far.any() else []
+
+
+def _outlying(children: Parameters, k: int) -> bool:
+    return bool(outlying(Components.prepare(children, np.dtype(np.float64), 0.0), [k]))
 
 
 def _groups(white: Array, r: Array, rng: np.random.Generator) -> list[Mask]:

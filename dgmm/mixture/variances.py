@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined
+from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined, regularisation
 
 
 def _inverse_root(variances: Array) -> Array:
@@ -74,7 +74,8 @@ class Diag(_Variances):
         return product
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
-        variances: Array = second / counts[:, None] - shift**2 + ridge
+        moments = second / counts[:, None]
+        variances: Array = moments - shift**2 + regularisation(ridge, moments)
         return variances
 
     def second_moments(self, covariances: Array, d: int) -> Array:
@@ -144,8 +145,10 @@ class Spherical(_Variances):
         return moments
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
-        total = second[:, 0] / counts - np.sum(shift**2, axis=1)
-        variances: Array = total / shift.shape[1] + ridge.mean()
+        d = shift.shape[1]
+        moments = second / counts[:, None] / d
+        added = regularisation(ridge.mean(keepdims=True), moments)
+        variances: Array = moments[:, 0] - np.sum(shift**2, axis=1) / d + added[:, 0]
         return variances
 
     def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.mixture.criteria import aic, bic, collapsed, converged
+from dgmm.mixture.criteria import aic, bic, converged, multiplicity, too_few_rows
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
@@ -107,7 +107,7 @@ def test_information_criteria():
 def collapse(parameters, rows):
     d = rows.shape[1]
     components = Components.prepare(parameters, np.dtype(float), 100.0)
-    return collapsed(components, EStep(components, Frame.identity(d)), rows)
+    return too_few_rows(components, EStep(components, Frame.identity(d)), rows, multiplicity(rows))
 
 
 @pytest.mark.parametrize("name", ["full", "diag", "spherical"])

@@ -193,12 +193,14 @@ def test_equal_rows_are_not_split(name):
     assert split(np.zeros((100, D)), one) is None
 
 
-def test_a_group_of_too_few_rows_is_no_component():
-    """An outlier gains likelihood without end."""
+@pytest.mark.parametrize(("away", "alone"), [(12, False), (100, True)])
+def test_a_group_of_too_few_rows_is_no_component_unless_it_is_far(away, alone):
+    """A few rows gain likelihood without end; outliers spare the others if they have a component."""
     rng = np.random.default_rng(9)
-    rows = np.concatenate([rng.standard_normal((500, D)), 100 + 1e-6 * rng.standard_normal((3, D))])
+    rows = np.concatenate([rng.standard_normal((500, D)), away + 1e-6 * rng.standard_normal((3, D))])
     found = split(rows, one_component("full", rows))
-    assert found is None or found.children.weights.min() * len(rows) >= 2 * D + 1
+    few = found is not None and found.children.weights.min() * len(rows) < 2 * D + 1
+    assert few == alone
 
 
 @all_types

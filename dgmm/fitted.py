@@ -1,0 +1,132 @@
+"""`FittedMixture`: what a mixture that was fitted, loaded or converted answers."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted
+
+from dgmm.arguments import check_feature_names, seed_of
+from dgmm.data.source import Source, open_source, open_weights
+from dgmm.engine.likelihood import PreparedEStep, Score, total_score
+from dgmm.engine.model import Model
+from dgmm.engine.rowwise import Quantity, per_row
+from dgmm.engine.trace import history_table
+from dgmm.errors import InvalidParameter, ShapeMismatch
+from dgmm.interchange import to_sklearn
+from dgmm.mixture.criteria import aic, bic
+
+
+class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """The methods of a fitted mixture; everything they need is in one `Model`."""
+
+    random_state: Any
+
+    def predict(self, X: Any) -> Any:
+        """The most likely component of each row, (n,); lazy for Zarr and Dask data."""
+        return self._per_row(X, "labels")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Responsibilities, (n, K); lazy for Zarr and Dask data."""
+        return self._per_row(X, "responsibilities")
+
+    def score_samples(self, X: Any) -> Any:
+        """Log-density at each row, (n,); lazy for Zarr and Dask data."""
+        return self._per_row(X, "log_density")
+
+    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
+        """Mean log-density per row (per unit of weight), from one pass."""
+        total = self._total_score(X, sample_weight)
+        return total.log_likelihood / total.weight
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion; lower is better."""
+        total = self._total_score(X)
+        return bic(total.log_likelihood, self._n_parameters(), total.weight)
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion; lower is better."""
+        total = self._total_score(X)
+        return aic(total.log_likelihood, self._n_parameters())
+
+    def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Draw rows (n_samples, D) and their components (n_samples,), ordered by component."""
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            msg = f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample."
+            raise InvalidParameter(msg)
+        rng = np.random.default_rng(seed_of(self.random_state))
+        rows, labels = self._model.parameters.sample(int(n_samples), rng)
+        return rows * self._model.frame.scale + self._model.frame.shift, labels
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
+        check_is_fitted(self)
+        self._model.save(path)
+
+    def to_sklearn(self) -> Any:
+        """A fitted `sklearn.mixture.GaussianMixture` that predicts the same."""
+        check_is_fitted(self)
+        return to_sklearn(self)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # Not by the fitted attributes: assigning one of them makes no model.
+        return hasattr(self, "_model")
+
+    def _n_parameters(self) -> int:
+        """Free parameters of the mixture, under scikit-learn's name."""
+        return self._model.parameters.n_parameters
+
+    def _adopt(self, model: Model) -> None:
+        """Become this model: derive the fitted attributes, in data units."""
+        settings = {k: v for k, v in self.get_params().items() if isinstance(v, bool | int | float | str)}
+        self._model = Model(**{**vars(model), "settings": {**settings, **model.settings}})
+        parameters, frame = model.in_data_units(), model.frame
+        covariance = parameters.covariance
+        in_frame = covariance.precision_cholesky(model.parameters.covariances)
+        cholesky = covariance.rescale_cholesky(in_frame, frame.scale)
+        dtype = model.dtype if model.dtype.kind == "f" else np.dtype(np.float64)
+        self.weights_ = parameters.weights.astype(dtype)
+        self.means_ = parameters.means.astype(dtype)
+        self.covariances_ = parameters.covariances.astype(dtype)
+        self.precisions_cholesky_ = cholesky.astype(dtype)
+        self.precisions_ = covariance.precisions(cholesky).astype(dtype)
+        self.converged_ = model.converged
+        self.n_iter_ = model.n_iter
+        self.n_passes_ = model.n_passes
+        self.history_ = history_table(model.trace, model.n_rows)
+        self.lower_bounds_ = list(model.history)
+        self.lower_bound_ = model.history[-1] if model.history else -np.inf
+        self.n_features_in_ = parameters.n_features
+        if model.feature_names:
+            self.feature_names_in_ = np.array(model.feature_names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_  # of an earlier fit
+
+    def _source(self, X: Any) -> Source:
+        check_is_fitted(self)
+        check_feature_names(self, X)
+        source = open_source(X)
+        if source.n_features != self.n_features_in_:
+            msg = (
+                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+            raise ShapeMismatch(msg)
+        return source
+
+    def _per_row(self, X: Any, quantity: Quantity) -> Any:
+        source = self._source(X)
+        return per_row(source, PreparedEStep(self._model.components(), self._model.frame), quantity)
+
+    def _total_score(self, X: Any, sample_weight: Any = None) -> Score:
+        source = self._source(X)
+        weights = None
+        if sample_weight is not None:
+            weights = open_weights(sample_weight, source.n_rows, source.bounds)
+        return total_score(source, weights, self._model.score_work())
