@@ -13,8 +13,9 @@ from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Settings
 from dgmm.engine.trace import Trace, timed
 from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.collapse import held_by_ridge, multiplicity, outlying, too_few_rows
 from dgmm.mixture.components import Components
-from dgmm.mixture.criteria import multiplicity, outlying, projected, too_few_rows
+from dgmm.mixture.criteria import projected
 from dgmm.mixture.em import EM, EMState
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.initialization import kind_of_start, reseed, start
@@ -65,8 +66,8 @@ class Run:
         """What a user should hear of its components."""
         if self.collapsed:
             yield (
-                f"components {list(self.collapsed)} rest on very few distinct rows in every start; "
-                "use fewer components, more starts (n_init), or a larger reg_covar"
+                f"components {list(self.collapsed)} rest on very few distinct rows, or on equal values of a "
+                "feature, in every start; use fewer components, more starts (n_init), or a larger reg_covar"
             )
         if self.outlying:
             yield (
@@ -190,7 +191,8 @@ class Sampled:
         components = Components.prepare(state.parameters, _DOUBLE, self.scan.radius_squared)
         few = too_few_rows(components, EStep(components, self.scan.frame), self.scan.rows, self.times)
         far = outlying(components, few)
-        return Run(state, trace, "", tuple(k for k in few if k not in far), tuple(far))
+        bad = {*few, *held_by_ridge(state.parameters, self.ridge)} - {*far}
+        return Run(state, trace, "", tuple(sorted(bad)), tuple(far))
 
 
 def climb(sampled: Sampled, request: Climb) -> Run:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.collapse import outlying
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
-from dgmm.mixture.criteria import converged, outlying, projected
+from dgmm.mixture.criteria import converged, projected
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
