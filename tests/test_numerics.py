@@ -177,6 +177,13 @@ def test_all_components_far_from_all_rows_begin_anew():
     assert_finds_the_clusters(model.means_, 0.3)
 
 
+def test_a_component_of_weight_zero_stays_where_it_is_put():
+    start = {"weights_init": [0.5, 0.5, 0.0, 0.0], "means_init": [*MEANS[:2], [1e5, 1e5, 1e5], [5.0, 5.0, 5.0]]}
+    with pytest.warns(CollapsedComponentWarning):
+        model = fitted("full", 4, clusters(), **start)
+    np.testing.assert_allclose(model.means_[2:], start["means_init"][2:])
+
+
 # --- many features -------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ _FAR = 1e4
 _SHOWN = 1e-2
 # So many, and at most this share of the sample: the frame's quantiles have to withstand them.
 _MOST, _SHARE = 32, 100
+# Rows at a time: the memory plan has room for a tile.
+_TILE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,10 @@ class OutlierWork:
         return self._look
 
     def _look(self, first: int, rows: Rows, weights: Rows | None) -> Outliers:
-        away = np.abs(rows[:, self.features].astype(np.float64) - self.middle) / self.spread
-        distances = away.max(axis=1)
+        distances = np.empty(len(rows))
+        for tile in (slice(start, start + _TILE) for start in range(0, len(rows), _TILE)):
+            away = np.abs(rows[tile, self.features].astype(np.float64) - self.middle) / self.spread
+            distances[tile] = away.max(axis=1)
         far = distances > _FAR if weights is None else (distances > _FAR) & (weights > 0)
         found = np.flatnonzero(far)
         own = np.ones(len(found)) if weights is None else weights[found].astype(np.float64)

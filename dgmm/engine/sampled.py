@@ -151,10 +151,12 @@ class Sampled:
 
     def _found(self, begun: Parameters) -> tuple[Parameters, list[int]]:
         """A start after its lost components began anew, and which these are."""
-        rows = self.scan.frame.apply(self.scan.rows) if self.settings.start.given else self.scan.rows[:0]
         lost: list[int] = []
+        if not self.settings.start.given:
+            return begun, lost
+        rows = self.scan.frame.apply(self.scan.rows)
         # The last one that all rows belonged to may be lost once others have begun anew.
-        while self.settings.start.given and (more := self._lost(begun)):
+        while more := [k for k in self._lost(begun) if k not in lost]:
             begun = reseed(rows, self.scan.weights, begun, more, self.ridge)
             lost += more
         return begun, sorted(lost)

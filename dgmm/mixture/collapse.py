@@ -90,14 +90,18 @@ def held_by_ridge(parameters: Parameters, ridge: Array) -> list[int]:
     covariance, (k, d) = parameters.covariance, parameters.means.shape
     if not (ridge > 0).all():
         return []
-    root = np.sqrt(ridge)
+    about, root = parameters.means - parameters.weights @ parameters.means, np.sqrt(ridge)
+    if not covariance.pooled and parameters.covariances.ndim < 3:
+        variances = parameters.covariances.reshape(k, -1) / ridge
+        total = parameters.weights @ (variances + about**2 / ridge)
+        held = ((variances <= _HELD) & (total > _SPREAD)).any(axis=1)
+        return [int(c) for c in np.flatnonzero(held)]
     factors = covariance.rescale_cholesky(covariance.precision_cholesky(parameters.covariances), 1 / root)
     suspects = np.flatnonzero(covariance.largest_precision(factors, k) >= 1 / _HELD)
     if not len(suspects):
         return []
     covariances = covariance.full(parameters.covariances, k, d)
-    about = parameters.means - parameters.weights @ parameters.means
-    total = np.einsum("k,kij->ij", parameters.weights, covariances) + (about.T * parameters.weights) @ about
+    total = np.tensordot(parameters.weights, covariances, 1) + (about.T * parameters.weights) @ about
     scaled = total / root / root[:, None]
     found = []
     for c in suspects:

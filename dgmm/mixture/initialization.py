@@ -111,7 +111,7 @@ def reseed(
     rows, w = rows[w > 0], w[w > 0]
     everything = _one_component(np.clip(rows, -_FAR, _FAR), w, covariance, ridge)
     new = parameters
-    present = [c for c in range(k) if c not in lost]
+    present = [c for c in range(k) if c not in lost and parameters.weights[c] > 0]
     for c in lost:
         density = np.logaddexp.reduce([log_joint(rows, new, i) for i in present])
         shares, means, covariances = new.weights.copy(), new.means.copy(), new.covariances.copy()
