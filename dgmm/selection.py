@@ -13,8 +13,9 @@ from typing import Any
 from sklearn.exceptions import ConvergenceWarning
 
 from dgmm.data.source import Source
+from dgmm.engine.candidates import Entry
 from dgmm.engine.run import Observer, select_model
-from dgmm.engine.selection import CRITERIA, Entry
+from dgmm.engine.selection import CRITERIA
 from dgmm.engine.settings import Contest
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter
 from dgmm.estimator import GaussianMixture, Missing
@@ -82,7 +83,8 @@ class Selection:
             "dropped: as foreseen from the sample": entry.dropped,
             "collapsed": entry.collapsed,
         }
-        return ", ".join(text for text, applies in remarks.items() if applies)
+        found = [text for text, applies in remarks.items() if applies]
+        return ", ".join([*found, f"failed: {entry.failed}"] if entry.failed else found)
 
 
 def select(

@@ -186,7 +186,7 @@ def test_as_a_frame(found):
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == [
         "n_components", "covariance_type", "log_likelihood", "n_parameters", "bic", "aic", "icl", "held_out",
-        "n_passes", "converged", "collapsed", "dropped", "seconds",
+        "n_passes", "converged", "collapsed", "dropped", "failed", "seconds",
     ]  # fmt: skip
     assert frame.to_dict("records") == found.records()
     best = frame.loc[frame[~frame.dropped].bic.idxmin()]
@@ -297,3 +297,16 @@ def test_a_fraction_that_leaves_too_few_rows(monkeypatch, fraction, left_out):
 def test_where_every_candidate_fails_its_reason_is_told():
     with pytest.raises(IllDefinedCovariance, match="feature 0 has the smallest variance"):
         dgmm.select(np.ones((50, 2)), (1, 2), "full", reg_covar=0, random_state=0)
+
+
+def test_a_candidate_that_cannot_be_fitted_has_a_line_that_says_why():
+    rows = np.column_stack([np.random.default_rng(0).standard_normal((300, 2)), np.full(300, 5.0)])
+    found = dgmm.select(rows, (1, 2), ("full", "spherical"), reg_covar=0, random_state=0)
+    assert found.best.covariance_type == "spherical"
+    assert all(bool(entry.failed) == (entry.covariance_type == "full") for entry in found.table)
+    assert len(found.table) == 4
+    failed = next(entry for entry in found.table if entry.failed)
+    assert np.isnan(failed.bic)
+    assert not failed.dropped
+    assert "feature 2" in failed.failed
+    assert "failed: component 0 has an ill-defined covariance" in str(found)

@@ -1,4 +1,4 @@
-"""What the tasks of a selection do: the search for one candidate, and what the sample says of it."""
+"""A candidate of a selection: its search, what the sample says of it, its line of the table."""
 
 from __future__ import annotations
 
@@ -34,6 +34,54 @@ class Foreseen:
     density: NDArray[np.float64]
     entropy: float
     n_parameters: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a selection's table.
+
+    Attributes
+    ----------
+    n_components : int
+    covariance_type : str
+    log_likelihood : float
+        Mean per unit of weight.
+    n_parameters : int
+    bic, aic, icl : float
+        Lower is better.
+    held_out : float
+        Mean log-likelihood of the rows left out; NaN where there are none.
+    n_passes : int
+        Over all rows that it took part in.
+    converged : bool
+    collapsed : bool
+        Some component rests on too few rows.
+    dropped : bool
+        On the sample: its figures are what the sample says of all rows.
+    failed : str
+        Why it could not be fitted, else empty; its criteria are NaN, or what the sample foresees.
+    seconds : float
+        Of its search, and of the passes that it took part in (with others).
+    """
+
+    n_components: int
+    covariance_type: str
+    log_likelihood: float
+    n_parameters: int
+    bic: float
+    aic: float
+    icl: float
+    held_out: float
+    n_passes: int
+    converged: bool
+    collapsed: bool
+    dropped: bool
+    failed: str
+    seconds: float
+
+    def value(self, criterion: str) -> float:
+        """Of a criterion, so that lower is better."""
+        return -self.held_out if criterion == "holdout" else float(getattr(self, criterion))
 
 
 class _Loop:

@@ -7,11 +7,11 @@ over all rows, and a last one for the criteria.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from dgmm.engine.candidates import Foreseen, foresee, sampled_for, search_alone
+from dgmm.engine.candidates import Entry, Foreseen, foresee, sampled_for, search_alone
 from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched, reached_by
 from dgmm.engine.likelihood import Candidate, Criteria, CriteriaWork
 from dgmm.engine.lockstep import Member, shared_passes
@@ -35,51 +35,6 @@ _CORRECTIONS = 1.0
 _HOPE = 10.0
 # Of more rows than these some are held out, and enough are not, for any sensible fraction.
 _SURE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a selection's table.
-
-    Attributes
-    ----------
-    n_components : int
-    covariance_type : str
-    log_likelihood : float
-        Mean per unit of weight.
-    n_parameters : int
-    bic, aic, icl : float
-        Lower is better.
-    held_out : float
-        Mean log-likelihood of the rows left out; NaN where there are none.
-    n_passes : int
-        Over all rows that it took part in.
-    converged : bool
-    collapsed : bool
-        Some component rests on too few rows.
-    dropped : bool
-        On the sample: its figures are what the sample says of all rows.
-    seconds : float
-        Of its search, and of the passes that it took part in (with others).
-    """
-
-    n_components: int
-    covariance_type: str
-    log_likelihood: float
-    n_parameters: int
-    bic: float
-    aic: float
-    icl: float
-    held_out: float
-    n_passes: int
-    converged: bool
-    collapsed: bool
-    dropped: bool
-    seconds: float
-
-    def value(self, criterion: str) -> float:
-        """Of a criterion, so that lower is better."""
-        return -self.held_out if criterion == "holdout" else float(getattr(self, criterion))
 
 
 class Selection:
@@ -171,11 +126,15 @@ class Selection:
         found = dict(self._passes.scheduler.map(foresee, self.scan, arguments))
         return {name: found[i] for i, name in enumerate(sound)}
 
-    def predicted(self, name: str) -> Criteria:
-        """What a pass over all rows is to find: the sample's likelihood, less what its fit made of noise."""
+    def predicted(self, name: str, *, held_out: bool = False) -> Criteria:
+        """What a pass over all rows is to find: the sample's likelihood, less what its fit made of noise.
+
+        In the mean a fit to n rows gains p / 2n on these and loses as much on others (Akaike 1974).
+        """
         seen, weight, rows = self.foreseen[name], self.scan.weight, len(self.scan.rows)
         mean = float(np.average(seen.density, weights=self.scan.weights))
-        mean -= seen.n_parameters / 2 * (1 / rows - 1 / max(weight, rows))
+        own = 1 / max(weight, rows)
+        mean -= seen.n_parameters / 2 * (1 / rows + (own if held_out else -own))
         return Criteria(mean * weight, weight, seen.entropy * weight)
 
     def _hopeful(self) -> dict[str, Run]:
@@ -241,13 +200,15 @@ class Selection:
         return Judged(found[0], found[1] if len(found) > 1 else {}, reached)
 
     def table(self) -> dict[str, Entry]:
-        """A line for each candidate that could be fitted, after the last event."""
+        """A line for each candidate, after the last event."""
         judged = self.progress.judged
         assert judged is not None  # noqa: S101
         entries = {}
-        for name in self.foreseen:
+        for name in self._contest.names:
             if name in judged.criteria:
                 entries[name] = self.entry(name, judged.criteria[name], judged.held_out.get(name))
+            elif name not in self.foreseen:
+                entries[name] = self.entry(name, Criteria(np.nan, self.scan.weight, np.nan), None)
             else:
                 entries[name] = self._foreseen_entry(name)
         return entries
@@ -261,8 +222,8 @@ class Selection:
 
     def _foreseen_entry(self, name: str) -> Entry:
         """The line that the sample foresees for a candidate."""
-        found = self.predicted(name)
-        return self.entry(name, found, found if self._contest.holdout else None)
+        held_out = self.predicted(name, held_out=True) if self._contest.holdout else None
+        return self.entry(name, self.predicted(name), held_out)
 
     def entry(self, name: str, found: Criteria, held_out: Criteria | None) -> Entry:
         """The line of a candidate."""
@@ -284,7 +245,8 @@ class Selection:
             n_passes=self.scan.n_passes + passes + judging,
             converged=run is not None and run.state.converged(settings.tol),
             collapsed=bool(start.collapsed),
-            dropped=run is None,
+            dropped=run is None and not start.failed,
+            failed=start.failed or (run.failed if run else ""),
             seconds=start.searched + (sum(step.seconds for step in run.trace) if passes and run else 0.0),
         )
 
