@@ -91,11 +91,12 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         in_frame = covariance.precision_cholesky(model.parameters.covariances)
         cholesky = covariance.rescale_cholesky(in_frame, frame.scale)
         dtype = model.dtype if model.dtype.kind == "f" else np.dtype(np.float64)
-        self.weights_ = parameters.weights.astype(dtype)
-        self.means_ = parameters.means.astype(dtype)
-        self.covariances_ = parameters.covariances.astype(dtype)
-        self.precisions_cholesky_ = cholesky.astype(dtype)
-        self.precisions_ = covariance.precisions(cholesky).astype(dtype)
+        self.weights_ = _as(parameters.weights, dtype)
+        self.means_ = _as(parameters.means, dtype)
+        self.covariances_ = _as(parameters.covariances, dtype)
+        self.precisions_cholesky_ = _as(cholesky, dtype)
+        with np.errstate(over="ignore"):  # of features in units of 1e-150
+            self.precisions_ = _as(covariance.precisions(cholesky), dtype)
         self.converged_ = model.converged
         self.n_iter_ = model.n_iter
         self.n_passes_ = model.n_passes
@@ -130,3 +131,11 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if sample_weight is not None:
             weights = open_weights(sample_weight, source.n_rows, source.bounds)
         return total_score(source, weights, self._model.score_work())
+
+
+def _as(array: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    """In a dtype, unless it cannot hold some value: units of 1e20 have covariances of 1e40."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast: NDArray[np.floating] = array.astype(dtype)
+    lost = ~np.isfinite(cast) | ((cast == 0) & (array != 0))
+    return array if lost.any() else cast

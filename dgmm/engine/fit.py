@@ -72,6 +72,7 @@ class Fit:
             yield Scanned(found)
         assert self.progress.scan is not None  # noqa: S101
         sampled = Sampled(self.progress.scan, settings)
+        sampled.check()
         finalists = self.progress.finalists
         if settings.start.given and not (finalists or self.progress.runs):
             _warn_of_lost(sampled)

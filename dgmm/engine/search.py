@@ -14,7 +14,6 @@ import numpy as np
 
 from dgmm.engine.events import Searched
 from dgmm.engine.sampled import Climb, Divide, Run, Sampled, climb, divide, unite
-from dgmm.errors import InvalidWeights
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
 from dgmm.mixture.split_merge import choose, moved, worth_splitting
@@ -72,11 +71,8 @@ class Search:
         InvalidWeights
             Fewer rows of positive weight than components.
         """
-        settings, found = self._sampled.settings, self._sampled.scan
-        present = len(found.rows) if found.weights is None else np.count_nonzero(found.weights)
-        if present < settings.n_components:
-            msg = f"only {present} rows have a positive weight, for {settings.n_components} components; use fewer"
-            raise InvalidWeights(msg)
+        settings = self._sampled.settings
+        self._sampled.check()
         finalists = yield from self._halve()
         if settings.n_components > 1 and not settings.start.given:
             for index, run in finalists.items():

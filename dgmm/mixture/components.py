@@ -102,7 +102,8 @@ class Components:
         steepest = np.full(k, np.inf)
         if two_gemms_pay(k, d, covariance.n_features(d)):
             steepest = covariance.largest_precision(cholesky, k)
-        bound = _EPS[_DOUBLE] * max(radius_squared, 1.0) * steepest
+        with np.errstate(over="ignore"):
+            bound = _EPS[_DOUBLE] * max(radius_squared, 1.0) * steepest
         centred = ~(bound <= DOUBLE_TOLERANCE)
         if covariance.pooled and centred.any():
             centred = np.ones(k, dtype=bool)

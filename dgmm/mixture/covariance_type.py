@@ -11,6 +11,8 @@ from dgmm.errors import IllDefinedCovariance
 
 Array = NDArray[np.floating]
 
+LEAST_VARIANCE = 1e-290
+"""The inverse of a smaller one is not a double."""
 # Relative error of a second moment, times D; a factor that holds for all that the tests try.
 _ROUNDING = 8 * np.finfo(np.float64).eps
 

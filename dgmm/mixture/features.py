@@ -99,8 +99,10 @@ class Features:
         self._phi = buffers.phi[:, :b]
         self.z: Array = self._phi[-1 - d : -1]
         np.copyto(self.z, rows.T)
-        self.z -= tiles.frame.shift[:, None].astype(dtype)
-        self.z /= tiles.frame.scale[:, None].astype(dtype)
+        # Beyond float32: the guard sees the infinity.
+        with np.errstate(over="ignore"):
+            self.z -= tiles.frame.shift[:, None].astype(dtype)
+            self.z /= tiles.frame.scale[:, None].astype(dtype)
         self.weights = weights
         self.joint: Array = buffers.joint[:, :b]
         self.vectors: Array = buffers.vectors[:, :b]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined, regularisation
+from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
 
 
 @cache
@@ -25,11 +25,12 @@ def _diagonal(d: int) -> NDArray[np.intp]:
 
 
 def _factor(covariance: Array, component: int) -> Array:
-    d = len(covariance)
+    d, variances = len(covariance), np.diagonal(covariance)
     try:
         lower = cholesky(covariance, lower=True)
+        if not variances.min() > LEAST_VARIANCE:
+            raise LinAlgError
     except (LinAlgError, ValueError):
-        variances = np.diagonal(covariance)
         feature = int(np.argmin(np.where(np.isfinite(variances), variances, -np.inf)))
         raise ill_defined(component, f"feature {feature} has the smallest variance in it") from None
     upper: Array = solve_triangular(lower, np.eye(d), lower=True).T

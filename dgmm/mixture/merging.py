@@ -70,10 +70,10 @@ def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Ar
     for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
         for c in (i, j):
             if c not in own:
-                own[c] = np.exp(log_joint(rows, parameters, c) - density)
-        new = np.exp(log_joint(rows, moments_merged(parameters, i, j), 0) - density)
-        ratio = np.maximum(1.0 - own[i] - own[j], 0.0) + new
-        log_ratio = np.log(np.maximum(ratio, np.finfo(float).tiny))
+                own[c] = np.exp(np.minimum(log_joint(rows, parameters, c) - density, 0.0))
+        new = log_joint(rows, moments_merged(parameters, i, j), 0) - density
+        rest = np.log(np.maximum(1.0 - own[i] - own[j], np.finfo(float).tiny))
+        log_ratio = np.logaddexp(rest, new)
         merges.append(Merge(i, j, -float(weights @ log_ratio) / float(weights.sum())))
     return sorted(merges, key=lambda merge: merge.loss)
 

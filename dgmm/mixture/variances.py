@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dgmm.mixture.covariance_type import Array, CovarianceType, ill_defined, regularisation
+from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
 
 
 def _inverse_root(variances: Array) -> Array:
-    bad = ~(variances > 0)
+    bad = ~(variances > LEAST_VARIANCE)
     if bad.any():
         index = np.argwhere(bad)[0]
         where = f"feature {index[1]} has no variance in it" if len(index) > 1 else "it has no variance"
