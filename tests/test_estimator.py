@@ -423,20 +423,6 @@ def test_one_component_is_the_mean_and_the_covariance(name, d):
 
 
 @all_types
-def test_five_hundred_features_have_finite_densities(name):
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((2000, 500)) + 4 * rng.integers(0, 2, (2000, 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", CollapsedComponentWarning)  # 1000 rows a component are fewer than 2 D + 1
-        model = fitted(name, 2, rows, max_iter=1)
-    for size in (1.0, 1e6):
-        assert np.isfinite(model.score_samples(rows * size)).all()
-        proba = model.predict_proba(rows * size)
-        np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=0, atol=1e-12)
-
-
-@all_types
 def test_with_regularisation_constant_features_and_duplicates_are_finite(name):
     rows = np.repeat(clusters(20), 10, axis=0)
     rows = np.column_stack([rows, np.full(200, 5.0), rows[:, 0]])  # constant, and twice the same
