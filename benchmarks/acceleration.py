@@ -19,7 +19,7 @@ from passes import NAMES, Data, load
 
 from dgmm.data.source import open_source
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Climb, Sampled, climb
 from dgmm.engine.scan import scan
@@ -64,8 +64,8 @@ def compare(data: Data, settings: Settings, *, one_start: bool, most: int) -> tu
         start = search.best[0].state.parameters
 
     def e_pass(parameters: Parameters) -> SufficientStatistics:
-        work = EStepWork(parameters, found.frame, source.dtype, found.radius_squared)
-        statistics: SufficientStatistics = passes.run(work)
+        work = LockstepWork([Candidate(parameters, found.frame, found.radius_squared)], source.dtype)
+        statistics: SufficientStatistics = passes.run(work).members[0]
         return statistics
 
     def run(*, accelerate: bool) -> Found:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from dgmm.data.source import open_source
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import LocalScheduler
 from dgmm.mixture.covariance import covariance_type
@@ -78,9 +78,10 @@ def dgmm_iteration(rows: np.ndarray, truth: Parameters) -> Callable[[], float]:
     start = truth.to_frame(frame)
     ridge = 1e-6 / frame.scale**2
     passes = Passes(open_source(rows), None, LocalScheduler())
+    work = LockstepWork([Candidate(start, frame, radius)], passes.source.dtype)
 
     def iteration() -> float:
-        found = passes.run(EStepWork(start, frame, passes.source.dtype, radius))
+        (found,) = passes.run(work).members
         m_step(found, start, ridge)
         return float(found.mean_log_likelihood - frame.log_volume)
 

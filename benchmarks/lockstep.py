@@ -22,7 +22,7 @@ from em_iteration import generate
 
 from dgmm.data.source import Source, open_source
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import Candidate, EStepWork, LockstepWork
+from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import LocalScheduler
 from dgmm.mixture.frame import Frame
@@ -66,7 +66,7 @@ def compare(source: Source, several: list[Candidate], repeats: int) -> tuple[flo
 
     def separate() -> None:
         for c in several:
-            passes.run(EStepWork(c.parameters, c.frame, source.dtype, c.radius_squared))
+            passes.run(LockstepWork([c], source.dtype))
 
     def together() -> None:
         passes.run(LockstepWork(several, source.dtype))

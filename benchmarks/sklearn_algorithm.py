@@ -19,7 +19,7 @@ from sklearn.mixture import GaussianMixture
 
 from dgmm.data.source import open_source
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import LocalScheduler
 from dgmm.mixture.covariance import FULL
@@ -78,8 +78,9 @@ class Emulated:
         self._passes = Passes(open_source(rows), None, LocalScheduler())
 
     def _e_step(self, parameters: Parameters) -> tuple[SufficientStatistics, float]:
+        candidate = Candidate(parameters, self.frame, self._radius)
         with one_blas_thread():
-            found = self._passes.run(EStepWork(parameters, self.frame, self._passes.source.dtype, self._radius))
+            (found,) = self._passes.run(LockstepWork([candidate], self._passes.source.dtype)).members
         return found, float(found.mean_log_likelihood - self.frame.log_volume)
 
     def log_likelihood(self, parameters: Parameters) -> float:

@@ -42,42 +42,12 @@ class Candidate:
         return Components.prepare(self.parameters, dtype, self.radius_squared)
 
 
-class EStepWork:
-    """One E-step: blocks to sufficient statistics in the frame.
-
-    Parameters
-    ----------
-    parameters : Parameters
-        In the frame.
-    frame : Frame
-    dtype : dtype
-        float32 allows single precision where the guard does.
-    radius_squared : float
-        See `Components.prepare`.
-    """
-
-    name = "e-step"
-
-    def __init__(
-        self, parameters: Parameters, frame: Frame, dtype: np.dtype[np.floating], radius_squared: float
-    ) -> None:
-        self._candidate = Candidate(parameters, frame, radius_squared)
-        self._dtype = dtype
-
-    def prepare(self) -> PreparedEStep:
-        return PreparedEStep(self._candidate.components(self._dtype), self._candidate.frame)
-
-
 class PreparedEStep:
     """Components and frame, as the leaves get them."""
 
     def __init__(self, components: Components, frame: Frame) -> None:
         self.components = components
         self.frame = frame
-
-    def begin(self) -> BlockFunction:
-        step = EStep(self.components, self.frame)
-        return lambda first, rows, weights: step(rows, weights)
 
 
 class LockstepWork:

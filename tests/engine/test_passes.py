@@ -13,7 +13,7 @@ import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.data.source import open_source
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import EStepWork
+from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import LocalScheduler, scheduler_for
 from dgmm.mixture.covariance import FULL
@@ -83,11 +83,11 @@ def test_adding_in_arrival_order_would_not(stored):
     source = open_source(stored)
     frame = Frame.from_sample(source.read(0, N), isotropic=False)
     start = Parameters(FULL, np.full(3, 1 / 3), np.eye(3), np.stack([np.eye(3)] * 3))
-    prepared = EStepWork(start, frame, source.dtype, 9.0).prepare()
+    work = LockstepWork([Candidate(start, frame, 9.0)], source.dtype)
     with one_blas_thread():
-        total = Passes(source, None, LocalScheduler()).run(EStepWork(start, frame, source.dtype, 9.0))
-        step = prepared.begin()
-        blocks = [step(first, rows, None) for first, rows in source.block_input(0, source.n_blocks)]
+        (total,) = Passes(source, None, LocalScheduler()).run(work).members
+        step = work.prepare().begin()
+        blocks = [step(first, rows, None).members[0] for first, rows in source.block_input(0, source.n_blocks)]
     arrival = np.random.default_rng(0).permutation(len(blocks))
     other = blocks[arrival[0]]
     for i in arrival[1:]:
@@ -121,8 +121,8 @@ def test_progress_counts_every_row_once(stored, client):
         source = open_source(stored)
         frame = Frame.identity(D)
         start = Parameters(FULL, np.ones(1), np.zeros((1, D)), np.eye(D)[None])
-        work = EStepWork(start, frame, source.dtype, 1e4)
-        statistics = Passes(source, None, scheduler, seen.append).run(work)
+        work = LockstepWork([Candidate(start, frame, 1e4)], source.dtype)
+        (statistics,) = Passes(source, None, scheduler, seen.append).run(work).members
     assert statistics.weight == N
     assert all(0 < rows <= N for rows in seen)
     assert seen == sorted(seen)

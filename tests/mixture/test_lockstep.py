@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import dgmm.mixture.expectation
 from dgmm.data.source import open_source, open_weights
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.likelihood import Candidate, CriteriaWork, EStepWork, LockstepWork, ScoreWork
+from dgmm.engine.likelihood import Candidate, CriteriaWork, LockstepWork, ScoreWork
 from dgmm.engine.memory import thread_bytes
 from dgmm.engine.passes import Passes, _leaf
 from dgmm.engine.scheduling import LocalScheduler
@@ -216,8 +216,8 @@ def test_a_pass_in_lockstep_gives_the_bits_of_separate_passes():
     rows, weights = rng.standard_normal((9000, 3)), rng.random(9000)
     together = run(LockstepWork(several, DOUBLE), rows, weights)
     for candidate, found in zip(several, together.members, strict=True):
-        work = EStepWork(candidate.parameters, candidate.frame, DOUBLE, candidate.radius_squared)
-        assert_same_statistics(found, run(work, rows, weights))
+        (alone,) = run(LockstepWork([candidate], DOUBLE), rows, weights).members
+        assert_same_statistics(found, alone)
 
 
 def test_a_candidate_without_a_covariance_fails_the_pass():
