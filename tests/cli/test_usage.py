@@ -112,7 +112,9 @@ def test_a_scheduler_that_runs_already(here: Path) -> None:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster,
+        LocalCluster(
+            1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster) as client,
     ):
         client.write_scheduler_file(here / "scheduler.json")

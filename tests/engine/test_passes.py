@@ -72,7 +72,7 @@ def bits(model: GaussianMixture) -> bytes:
 def test_clusters_give_the_same_bits(stored, expected, workers, threads):
     assert open_source(stored).n_blocks >= 64
     with (
-        LocalCluster(workers, threads_per_worker=threads, dashboard_address=None) as cluster,
+        LocalCluster(workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
     ):
         assert bits(fitted(stored)) == expected
@@ -130,5 +130,8 @@ def test_progress_counts_every_row_once(stored, client):
 
 @pytest.fixture
 def client():
-    with LocalCluster(1, threads_per_worker=2, dashboard_address=None) as cluster, Client(cluster) as found:
+    with (
+        LocalCluster(1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as found,
+    ):
         yield found

@@ -38,7 +38,7 @@ if __name__ == "__main__":
             fit.fit(data, sample_weight=weights, checkpoint=directory, observer=Tell()).save(model)
     if workers.isdigit() and int(workers):
         from distributed import Client, LocalCluster
-        with LocalCluster(int(workers), threads_per_worker=1, dashboard_address=None) as c, Client(c):
+        with LocalCluster(int(workers), threads_per_worker=1, dashboard_address="127.0.0.1:0") as c, Client(c):
             run()
     else:
         with dask.config.set(scheduler="synchronous" if workers == "sync" else "threads"):

@@ -61,7 +61,7 @@ def test_killed_workers_change_no_bit(stored):
         expected = fitted(stored)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 30}),
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         killer = Killer(client, kills=2)
@@ -76,7 +76,7 @@ def test_a_cluster_that_goes_away_is_an_error_that_says_so(stored):
                 cluster.close()
 
     with (
-        LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
         pytest.raises(ClusterError, match="run the same fit again"),
     ):
