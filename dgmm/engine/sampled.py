@@ -43,7 +43,7 @@ class Run:
     failed : str
         Why it could not go on; empty if it could.
     collapsed : tuple of int
-        Components that rest on too few rows.
+        Components that rest on too few rows, or on the regularisation alone.
     outlying : tuple of int
         Components of few rows too, but outliers.
     searched : float

@@ -104,9 +104,9 @@ def _merge_bounds(parameters: Parameters) -> Array:
 
 def log_joint(rows: Array, parameters: Parameters, k: int) -> Array:
     """log w_k N(row; mu_k, Sigma_k), (m,)."""
-    covariance, d = parameters.covariance, parameters.n_features
-    cholesky = covariance.precision_cholesky(parameters.covariances)
-    white = covariance.whiten((rows - parameters.means[k]).T, cholesky, k)
-    constant = np.log(parameters.weights[k]) + covariance.log_det(cholesky, parameters.n_components, d)[k]
+    one, d = parameters.only((k,)), parameters.n_features
+    cholesky = one.covariance.precision_cholesky(one.covariances)
+    white = one.covariance.whiten((rows - one.means[0]).T, cholesky, 0)
+    constant = np.log(one.weights[0]) + one.covariance.log_det(cholesky, 1, d)[0]
     joint: Array = constant - d / 2 * np.log(2 * np.pi) - 0.5 * np.einsum("db,db->b", white, white)
     return joint
