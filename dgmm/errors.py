@@ -14,6 +14,9 @@ Each message says what was found, what was expected, and what to do.
     │   │   └── ShapeMismatch                1-D, other feature counts, too few rows
     │   ├── InvalidWeights                   negative, NaN, all zero, another length
     │   ├── SourceNotFound (FileNotFoundError)
+    │   ├── UnreachablePath                  workers do not see what the driver sees
+    │   ├── InvalidClusterFile               a cluster's YAML file: key, value, what is valid
+    │   ├── MissingExtra (ImportError)       an optional package has to be installed
     │   └── NotEnoughMemory (MemoryError)    the plan exceeds what a worker has
     ├── IllDefinedCovariance (ValueError)    a component has no invertible covariance
     ├── FileError                            a checkpoint, model or output file
@@ -30,7 +33,7 @@ Each message says what was found, what was expected, and what to do.
 
     DgmmWarning (UserWarning)
     ├── DamagedFileWarning                   a damaged file was passed over
-    ├── EnvironmentWarning                   resumed with other library versions
+    ├── EnvironmentWarning                   resumed elsewhere, or could not be
     ├── CollapsedComponentWarning            components that rest on a few rows
     └── DataWarning                          the data will work, but not well
 """
@@ -91,6 +94,18 @@ class SourceNotFound(InvalidInput, FileNotFoundError):
     # FileNotFoundError formats its arguments as (errno, text): keep the message.
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class UnreachablePath(InvalidInput):
+    """A path that the driver sees is missing, or another, where a worker runs."""
+
+
+class InvalidClusterFile(InvalidInput):
+    """A file that describes a cluster cannot be used."""
+
+
+class MissingExtra(InvalidInput, ImportError):
+    """An optional package is not installed."""
 
 
 class NotEnoughMemory(InvalidInput, MemoryError):
@@ -157,7 +172,7 @@ class DamagedFileWarning(DgmmWarning):
 
 
 class EnvironmentWarning(DgmmWarning):
-    """A fit goes on with other library versions or another processor."""
+    """A fit goes on with other library versions or another processor, or could not go on elsewhere."""
 
 
 class CollapsedComponentWarning(DgmmWarning):

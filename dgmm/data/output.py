@@ -182,6 +182,14 @@ class RowOutput:
         units = self.units
         return [units[unit] for unit in sorted(missing)]
 
+    def check_writable(self) -> None:
+        """Raise OSError unless this process sees the arrays and may write to them."""
+        for name in self.arrays:
+            self._array(name)
+        if "://" not in self.path and not os.access(self.path, os.W_OK):
+            msg = "no permission to write"
+            raise PermissionError(msg)
+
     def write(self, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Write whole units of every array.
 

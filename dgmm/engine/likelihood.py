@@ -11,7 +11,8 @@ from scipy.special import entr
 from dgmm.data.source import Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.passes import BlockFunction, Passes, Rows
-from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.reach import check_readable
+from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import check_finite, check_weights, naming_chunks
 from dgmm.mixture.components import Components
 from dgmm.mixture.expectation import EStep, Lockstep
@@ -201,7 +202,11 @@ def total_score(
     ------
     NonFiniteData, InvalidWeights, ClusterError
     """
-    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local) as scheduler:
+
+    def vet(scheduler: Scheduler) -> None:
+        check_readable(scheduler, source, weights)
+
+    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
         passes = Passes(source, weights, scheduler, lambda done: on_rows(done, source.n_rows))
         total: Score = passes.run(work)
     return total

@@ -16,8 +16,9 @@ from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Passes, Rows
+from dgmm.engine.reach import check_output, check_readable
 from dgmm.engine.rowwise import Quantity, describe
-from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.errors import ShapeMismatch
 
@@ -138,8 +139,13 @@ def predict(
     stretches = _stretches(output.missing_units())
     to_write = sum(int(bounds[-1] - bounds[0]) for bounds in stretches)
     written = 0
-    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local) as scheduler:
+
+    def vet(scheduler: Scheduler) -> None:
         check_plan(scheduler, _thread_bytes(source, model, output), source.name)
+        check_readable(scheduler, source)
+        check_output(scheduler, output)
+
+    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
         for bounds in stretches:
 
             def count(done: int, before: int = written) -> None:

@@ -17,8 +17,9 @@ from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import Passes
+from dgmm.engine.reach import check_readable, warn_if_hidden
 from dgmm.engine.scan import Scan
-from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.selection import Selection
 from dgmm.engine.settings import Contest, Settings
 from dgmm.mixture.covariance import covariance_type
@@ -182,10 +183,16 @@ def _compute(
     observer: Observer,
 ) -> T:
     """Run steps where the client, or this process, computes, once the memory that they need is there."""
-    with one_blas_thread(), scheduler_for(local=source.local) as scheduler:
+
+    def vet(scheduler: Scheduler) -> None:
         per_thread = thread_bytes(source, weights, mixtures, sample_rows)
         planned = check_plan(scheduler, per_thread, source.name)
         observer.on_plan(planned, scheduler.memory_per_thread())
+        check_readable(scheduler, source, weights)
+        if directory is not None:
+            warn_if_hidden(scheduler, directory)
+
+    with one_blas_thread(), scheduler_for(local=source.local, vet=vet) as scheduler:
         passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
         return _durable(lambda progress: make(passes, progress), passes, identity, directory, observer)
 

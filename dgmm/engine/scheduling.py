@@ -6,24 +6,19 @@ Results do not depend on it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import dask
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
-from dask.utils import parse_timedelta
-
-from dgmm.engine.blas import limit_worker_blas
-from dgmm.errors import ClusterError
 
 _LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
-_ATTEMPTS = 4
-_POLL_SECONDS = 0.5
 
 Build = Callable[[str], Delayed]
 """Makes the graph of a pass; the string makes its keys unlike those of any earlier attempt."""
@@ -53,6 +48,10 @@ class Scheduler(ABC):
     @abstractmethod
     def memory_per_thread(self) -> int | None:
         """Bytes that one thread may use on the smallest worker, or None where nothing limits them."""
+
+    @abstractmethod
+    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """What a function returns, or raises, in one worker of each host but this process, by worker."""
 
 
 class LocalScheduler(Scheduler):
@@ -84,188 +83,93 @@ class LocalScheduler(Scheduler):
 
         return int(MEMORY_LIMIT) // self.n_threads
 
-
-class _TopicReporter:
-    """Sends progress from a worker by way of the scheduler's event log."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._rows = 0
-        self._sent = time.monotonic()
-
-    def __call__(self, rows: int) -> None:
-        self._rows += rows
-        if time.monotonic() - self._sent > _POLL_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what has not been sent."""
-        from distributed import get_worker
-
-        if self._rows:
-            get_worker().log_event(self._topic, self._rows)
-        self._rows, self._sent = 0, time.monotonic()
+    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return {}
 
 
-class DistributedScheduler(Scheduler):
-    """The active `distributed.Client`."""
+class _WhenNeeded(Scheduler):
+    """A scheduler that is there once something has to be computed: a fit that is complete starts no cluster."""
 
-    task_seconds = 0.5
+    def __init__(self, start: Callable[[], Scheduler]) -> None:
+        self._start = start
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self._topic = f"dgmm-{id(self):x}-{time.time_ns():x}"
-        self._wait_for_workers()
+    @functools.cached_property
+    def _started(self) -> Scheduler:
+        return self._start()
 
     @property
     def n_threads(self) -> int:  # type: ignore[override]
-        return max(int(sum(self._workers().values())), 1)
+        return self._started.n_threads
 
-    def _workers(self) -> dict[str, int]:
-        """Threads of each worker."""
-        # A client that lost its scheduler has none to ask.
-        if self.client.status not in ("running", "connecting") or self.client.scheduler is None:
-            raise _gone(self.client)
-        found: dict[str, int] = self.client.nthreads()
-        return found
-
-    def _wait_for_workers(self) -> None:
-        if self._workers():
-            return
-        limit = parse_timedelta(dask.config.get("dgmm.worker-timeout", "1 h"))
-        try:
-            self.client.wait_for_workers(1, timeout=limit)
-        except TimeoutError:
-            msg = (
-                f"no worker joined {self.client.scheduler.address} within {limit:.0f} s. Check the queue of "
-                "the cluster, or raise the Dask setting dgmm.worker-timeout."
-            )
-            raise ClusterError(msg) from None
+    @property
+    def task_seconds(self) -> float:  # type: ignore[override]
+        return self._started.task_seconds
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        self.client.subscribe_topic(self._topic, lambda event: on_rows(event[1]))
-        try:
-            for attempt in range(_ATTEMPTS):
-                with self._retrying(attempt):
-                    future = self._submit(build(self._token()))
-                    for done in self._as_completed([future]):
-                        return done.result()
-        finally:
-            with contextlib.suppress(Exception):
-                self.client.unsubscribe_topic(self._topic)
-        raise AssertionError
+        return self._started.compute(build, on_rows)
 
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        missing = dict(enumerate(arguments))
-        for attempt in range(_ATTEMPTS):
-            with self._retrying(attempt):
-                token = self._token()
-                # A task and not scattered data: if its holder dies, the scheduler computes it again.
-                held = delayed(_itself, pure=False, traverse=False)(shared, dask_key_name=f"dgmm-shared-{token}")
-                numbers = {
-                    self._submit(
-                        delayed(_call, pure=False, traverse=False)(
-                            task, held, argument, dask_key_name=f"dgmm-{task.__name__}-{number}-{token}"
-                        )
-                    ): number
-                    for number, argument in missing.items()
-                }
-                for done in self._as_completed(list(numbers)):
-                    value = done.result()
-                    done.release()  # else it is computed again if its holder dies
-                    del missing[numbers[done]]
-                    yield numbers[done], value
-                return
-
-    def _token(self) -> str:
-        return f"{self._topic}-{time.time_ns():x}"
-
-    @contextlib.contextmanager
-    def _retrying(self, attempt: int) -> Iterator[None]:
-        """Let a loss pass, unless it was the last attempt or the cluster is gone."""
-        from distributed import KilledWorker
-        from distributed.comm import CommClosedError
-
-        try:
-            yield
-        except (KilledWorker, CommClosedError, TimeoutError, _LostPass) as error:
-            if self.client.status != "running" or attempt == _ATTEMPTS - 1:
-                raise _gone(self.client, error) from error
-
-    def _submit(self, root: Delayed) -> Any:
-        with warnings.catch_warnings():
-            # Large K x D: the parameters are part of the graph so that the scheduler can recompute them.
-            warnings.filterwarnings("ignore", message="Sending large graph")
-            return self.client.compute(root)
-
-    def _as_completed(self, futures: Sequence[Any]) -> Iterator[Any]:
-        """Yield each future when it is done; whatever goes wrong cancels the others."""
-        from distributed import wait
-
-        waiting = list(futures)
-        try:
-            while waiting:
-                # Short waits let signal handlers run and notice a cluster that is gone.
-                with contextlib.suppress(TimeoutError):
-                    wait(waiting, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
-                for future in [f for f in waiting if f.done()]:
-                    if future.status in ("cancelled", "lost"):
-                        raise _LostPass(future.status)
-                    waiting.remove(future)
-                    yield future
-                if waiting and self.client.status not in ("running", "connecting"):
-                    raise _LostPass(f"the client is {self.client.status}")  # noqa: EM102
-                if waiting:
-                    self._wait_for_workers()
-        except BaseException as error:
-            lost = any(f.status == "cancelled" for f in waiting) and not isinstance(error, _LostPass)
-            # Interrupted or failed: workers need not finish what nobody waits for.
-            with contextlib.suppress(Exception):
-                self.client.cancel(waiting)
-            if lost:
-                raise _LostPass(str(error)) from error
-            raise
+        return self._started.map(task, shared, arguments)
 
     def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
-        return _TopicReporter(self._topic)
+        return self._started.reporter(on_rows)
 
     def memory_per_thread(self) -> int | None:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        shares = [w["memory_limit"] // max(w["nthreads"], 1) for w in workers if w["memory_limit"]]
-        return min(shares, default=None)
+        return self._started.memory_per_thread()
+
+    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return self._started.on_hosts(function, *arguments)
 
 
-def _gone(client: Any, error: BaseException | None = None) -> ClusterError:
-    why = f"{type(error).__name__}: {error}" if error else "its scheduler is gone"
-    msg = (
-        f"{client} cannot finish the pass: {why}. The last state is in the checkpoint, if there is one; look at "
-        "the logs of the workers and of the scheduler, then run the same fit again."
-    )
-    return ClusterError(msg)
-
-
-class _LostPass(Exception):
-    """The scheduler dropped the pass."""
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _call(task: Task, shared: Any, argument: Any) -> Any:
-    limit_worker_blas()
-    return task(shared, argument)
+_start_client: ContextVar[Callable[[], Any] | None] = ContextVar("_start_client", default=None)
 
 
 @contextlib.contextmanager
-def scheduler_for(*, local: bool) -> Iterator[Scheduler]:
+def client_when_needed(client: AbstractContextManager[Any]) -> Iterator[None]:
+    """Meanwhile the first pass enters `client`, and all passes run there; it is left at the end.
+
+    Parameters
+    ----------
+    client : context manager
+        Yields a `distributed.Client`.
+    """
+    with contextlib.ExitStack() as stack:
+        token = _start_client.set(functools.cache(lambda: stack.enter_context(client)))
+        try:
+            yield
+        finally:
+            _start_client.reset(token)
+
+
+@contextlib.contextmanager
+def scheduler_for(*, local: bool, vet: Callable[[Scheduler], None] = lambda _: None) -> Iterator[Scheduler]:
     """Choose where to run.
 
     Parameters
     ----------
     local : bool
         The rows live in this process's memory: workers never get them.
+    vet : callable
+        Sees the scheduler before anything is computed there, and may refuse it.
     """
+    start = None if local else _start_client.get()
+    if start is not None:
+
+        def started() -> Scheduler:
+            scheduler = _of_client(start())
+            vet(scheduler)
+            return scheduler
+
+        yield _WhenNeeded(started)
+        return
+    with _active(local=local) as scheduler:
+        vet(scheduler)
+        yield scheduler
+
+
+@contextlib.contextmanager
+def _active(*, local: bool) -> Iterator[Scheduler]:
+    """The active client, also within a task, or this process."""
     # Without this module there is no client; importing it would cost half a second.
     distributed = sys.modules.get("distributed")
     if local or distributed is None:
@@ -277,11 +181,17 @@ def scheduler_for(*, local: bool) -> Iterator[Scheduler]:
         pass
     else:
         with distributed.worker_client() as client:
-            yield DistributedScheduler(client)
+            yield _of_client(client)
         return
     try:
         client = distributed.get_client()
     except ValueError:
         yield LocalScheduler()
     else:
-        yield DistributedScheduler(client)
+        yield _of_client(client)
+
+
+def _of_client(client: Any) -> Scheduler:
+    from dgmm.engine.client import DistributedScheduler
+
+    return DistributedScheduler(client)

@@ -11,7 +11,8 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from dgmm.engine.scheduling import DistributedScheduler, LocalScheduler
+from dgmm.engine.client import DistributedScheduler
+from dgmm.engine.scheduling import LocalScheduler
 from dgmm.errors import ClusterError, IllDefinedCovariance
 
 TASKS = 6  # no more than the threads of each worker of the cluster: none waits behind another

@@ -10,8 +10,9 @@ from searching import Serial, bits, groups, moving, replaced, sampled, searched
 
 import dgmm.engine.search
 from dgmm.engine.blas import one_blas_thread
+from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.sampled import Run
-from dgmm.engine.scheduling import DistributedScheduler, LocalScheduler
+from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.settings import Start
 
 
