@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgmm.clusters.start import cluster
     from dgmm.estimator import GaussianMixture, load
     from dgmm.selection import select
 
@@ -12,7 +13,7 @@ try:
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "unknown"
 
-__all__ = ["GaussianMixture", "__version__", "load", "select"]
+__all__ = ["GaussianMixture", "__version__", "cluster", "load", "select"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from dgmm import estimator
 
         return getattr(estimator, name)
+    if name == "cluster":
+        from dgmm.clusters import start
+
+        return start.cluster
     if name == "select":
         from dgmm import selection
 

@@ -106,7 +106,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: object, local: bool 
     if local:
         monkeypatch.setattr("dgmm.cli.options.Where.client", lambda where, source: nullcontext())
     else:
-        monkeypatch.setattr("dgmm.cli.options.local_cluster", _no_cluster)
+        monkeypatch.setattr("dgmm.cli.options.client_of", _no_cluster)
     return run_module.run()
 
 

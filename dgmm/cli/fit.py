@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from dgmm.cli.fitting import DEFAULTS, fit_options, resumable, setting
+from dgmm.cli.fitting import DEFAULTS, fit_options, resumable, say_if_complete, setting
 from dgmm.cli.options import (
     Where,
     check_writable,
@@ -58,9 +58,10 @@ def fit(
     check_writable(model_file, "--model")
     mixture = GaussianMixture(**settings)
     source, source_weights = mixture._open(data, weights, missing_chunks)
-    began = time.monotonic()
+    began, observer = time.monotonic(), FitLog()
     with resumable(checkpoint), where.client(source):
-        mixture.fit(source, sample_weight=source_weights, checkpoint=checkpoint, observer=FitLog())
+        mixture.fit(source, sample_weight=source_weights, checkpoint=checkpoint, observer=observer)
+    say_if_complete(checkpoint, observer)
     mixture.save(model_file)
     parameters = mixture._model.in_data_units()
     facts = {

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from dgmm.cli import signals
-from dgmm.cli.options import Command
+from dgmm.cli.options import Command, log
+from dgmm.cli.progress import FitLog
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.initialization import INIT_PARAMS
@@ -59,6 +60,12 @@ def resumable(checkpoint: Path | None) -> Iterator[None]:
     else:
         with signals.resumable(lambda: _on_disk(checkpoint)):
             yield
+
+
+def say_if_complete(checkpoint: Path | None, observer: FitLog) -> None:
+    """Tell whoever submits a finished job again that there was nothing to do."""
+    if checkpoint is not None and observer.idle:
+        log(f"what {checkpoint} holds is complete already: nothing to compute")
 
 
 def _on_disk(checkpoint: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from typing import Any
 import click
 from dask.utils import format_bytes, parse_bytes
 
+from dgmm.clusters import existing
+from dgmm.clusters.config import load_cluster, parse_setting
+from dgmm.clusters.schema import Cluster, Local, LocalWorkers
+from dgmm.clusters.start import client_of
 from dgmm.data.source import Source
-from dgmm.engine.cluster import check_scheduler, connect, local_cluster
+from dgmm.engine.scheduling import client_when_needed
 
 Command = Callable[..., None]
 
@@ -59,55 +63,97 @@ class Where:
 
     Attributes
     ----------
-    workers, memory_limit : int or None
-        Of a cluster of this machine.
-    scheduler : str or None
-        Address or file of one that runs already.
+    cluster : Cluster
+        What is started, or joined, once there is something to compute.
     """
 
-    workers: int | None = None
-    memory_limit: int | None = None
-    scheduler: str | None = None
-
-    def check(self) -> None:
-        """Refuse what contradicts itself, before anything starts."""
-        if self.scheduler is None:
-            return
-        if self.workers is not None or self.memory_limit is not None:
-            msg = (
-                "--scheduler names a cluster that runs already; --workers and --memory-limit describe one to be "
-                "started here. Give one or the other."
-            )
-            raise click.UsageError(msg)
-        check_scheduler(self.scheduler)
+    cluster: Cluster
 
     @contextlib.contextmanager
     def client(self, source: Source) -> Iterator[None]:
-        """The cluster's client is the active one meanwhile; rows in this process's memory need none."""
+        """Meanwhile passes run on the cluster; rows in this process's memory need none."""
         if source.local:
             yield
-            return
-        found = connect(self.scheduler) if self.scheduler else local_cluster(self.workers, self.memory_limit)
-        with found as client:
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-            memory = format_bytes(min((w["memory_limit"] for w in workers), default=0))
-            kind = f"cluster at {client.scheduler.address}" if self.scheduler else "local cluster"
-            log(f"{kind}: {len(workers)} worker(s) of {memory}, dashboard {client.dashboard_link}")
-            yield
+        elif self.cluster.kind == "mpi":
+            # All ranks run the same command: what follows is for one of them.
+            with self._started():
+                yield
+        else:
+            with client_when_needed(self._started()):
+                yield
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[Any]:
+        with client_of(self.cluster) as client:
+            log(f"{self.cluster.kind} cluster: {describe_client(client)}")
+            yield client
+
+
+def describe_client(client: Any) -> str:
+    """Workers, address and dashboard."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = format_bytes(min((w["memory_limit"] for w in workers), default=0))
+    there = f"{len(workers)} worker(s) of {memory}" if workers else "no worker yet"
+    return f"{there} at {client.scheduler.address}, dashboard {client.dashboard_link}"
+
+
+def _described(
+    workers: int | None,
+    memory_limit: int | None,
+    scheduler: str | None,
+    cluster_file: Path | None,
+    settings: Sequence[str],
+) -> Cluster:
+    """What the options say, before anything starts."""
+    given = {
+        "--cluster": cluster_file is not None,
+        "--scheduler": scheduler is not None,
+        "--workers and --memory-limit": workers is not None or memory_limit is not None,
+    }
+    if sum(given.values()) > 1:
+        msg = (
+            "--cluster describes a cluster to start, --scheduler names one that runs already, --workers and "
+            "--memory-limit describe processes of this machine: give one of them. What a cluster file says is "
+            "replaced by --set, as in --set workers.count=20."
+        )
+        raise click.UsageError(msg)
+    if settings and cluster_file is None:
+        msg = "--set replaces what a cluster file says: give --cluster FILE too"
+        raise click.UsageError(msg)
+    if cluster_file is not None:
+        return load_cluster(cluster_file, dict(map(parse_setting, settings)))
+    if scheduler is not None:
+        return existing.at(scheduler)
+    return Local(kind="local", workers=LocalWorkers(count=workers, memory=memory_limit))
+
+
+set_option = click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="In place of what the cluster file says."
+)
 
 
 def cluster_options(command: Command) -> Command:
-    """Add --workers, --memory-limit and --scheduler; the command gets them as `where`."""
+    """Add --workers, --memory-limit, --scheduler, --cluster and --set; the command gets them as `where`."""
 
     @click.option("--workers", type=click.IntRange(min=1), help="Processes here.  [default: one a core]")
     @click.option("--memory-limit", type=Size(), help="Of each of them.  [default: its share of what is allowed]")
     @click.option("--scheduler", metavar="ADDR|FILE", help="Use the cluster of this Dask scheduler instead.")
+    @click.option(
+        "--cluster", "cluster_file", metavar="FILE", type=click.Path(path_type=Path),
+        help="Use a cluster that a YAML file describes (see cluster-configs/).",
+    )  # fmt: skip
+    @set_option
     @functools.wraps(command)
     def with_cluster(
-        *args: Any, workers: int | None, memory_limit: int | None, scheduler: str | None, **kwargs: Any
+        *args: Any,
+        workers: int | None,
+        memory_limit: int | None,
+        scheduler: str | None,
+        cluster_file: Path | None,
+        settings: Sequence[str],
+        **kwargs: Any,
     ) -> None:
-        where = Where(workers, memory_limit, scheduler)
-        where.check()
+        where = Where(_described(workers, memory_limit, scheduler, cluster_file, settings))
         command(*args, where=where, **kwargs)
 
     return with_cluster

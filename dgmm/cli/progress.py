@@ -23,12 +23,20 @@ class RowsLog(ProgressLog):
 
 
 class FitLog(ProgressLog):
-    """Lines for what is durable; notices a signal, at the latest when something is found."""
+    """Lines for what is durable; notices a signal, at the latest when something is found.
+
+    Attributes
+    ----------
+    idle : bool
+        Nothing has been found: all was there already.
+    """
 
     def __init__(self) -> None:
         super().__init__(stream=sys.stderr)
+        self.idle = True
 
     def on_event(self, event: Event) -> None:
         """Show it, unless a signal has come."""
+        self.idle = False
         super().on_event(event)
         signals.check()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from dgmm.cli.fitting import fit_options, resumable
+from dgmm.cli.fitting import fit_options, resumable, say_if_complete
 from dgmm.cli.options import (
     Where,
     check_writable,
@@ -106,7 +106,7 @@ def select(
     source, source_weights, *_ = prepare(
         data, components, covariance_types, criterion, holdout, weights, missing_chunks, settings
     )
-    began = time.monotonic()
+    began, observer = time.monotonic(), FitLog()
     with resumable(checkpoint), where.client(source):
         found = select_best(
             source,
@@ -116,9 +116,10 @@ def select(
             holdout=holdout,
             sample_weight=source_weights,
             checkpoint=checkpoint,
-            observer=FitLog(),
+            observer=observer,
             **settings,
         )
+    say_if_complete(checkpoint, observer)
     found.best.save(model_file)
     facts = {
         "model": str(model_file),

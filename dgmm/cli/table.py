@@ -64,7 +64,7 @@ def component_table(
     for k in np.argsort(-parameters.weights, kind="stable"):
         cells = [formats[i](float(parameters.means[k, i]), float(spread[k, i])) for i in range(columns)]
         rows.append([str(k), f"{parameters.weights[k]:.4f}", *cells])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     if columns < d:
         lines.append(f"... and {d - columns} more features; --json shows all")
     return "\n".join(lines)
@@ -103,10 +103,11 @@ def history_text(trace: Trace, n_rows: int, shown: int = _SHOWN_ITERATIONS) -> s
     for number, record in list(enumerate(records, 1))[-shown:]:
         values = ((name, record[name]) for name in kept)
         cells.append([str(number), *("" if v is None else format(v, _HISTORY_FORMATS[n]) for n, v in values)])
-    return "\n".join(_aligned(cells))
+    return "\n".join(aligned(cells))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns that stand below each other."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 

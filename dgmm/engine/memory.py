@@ -8,7 +8,6 @@ import numpy as np
 from dask.utils import format_bytes
 
 from dgmm.data.source import Source
-from dgmm.engine.scheduling import Scheduler
 from dgmm.errors import NotEnoughMemory
 from dgmm.mixture.components import two_gemms_pay
 from dgmm.mixture.covariance_type import CovarianceType
@@ -85,12 +84,13 @@ def _mixture_bytes(k: int, d: int, covariance: CovarianceType, levels: int) -> i
     return levels * statistics + matrices + k * features * 12
 
 
-def check_plan(scheduler: Scheduler, per_thread: int, data: str) -> int:
+def check_plan(available: int | None, per_thread: int, data: str) -> int:
     """Compare the plan with what a worker has.
 
     Parameters
     ----------
-    scheduler : Scheduler
+    available : int or None
+        Bytes that a worker thread may use; None where nothing limits them.
     per_thread : int
         Bytes, from `thread_bytes`.
     data : str
@@ -107,7 +107,6 @@ def check_plan(scheduler: Scheduler, per_thread: int, data: str) -> int:
         Naming both figures.
     """
     planned = PROCESS_BYTES + per_thread
-    available = scheduler.memory_per_thread()
     if available is not None and planned > available:
         msg = (
             f"a pass over {data} needs {format_bytes(planned)} a worker thread (two blocks of rows, buffers, "

@@ -141,7 +141,7 @@ def predict(
     written = 0
 
     def vet(scheduler: Scheduler) -> None:
-        check_plan(scheduler, _thread_bytes(source, model, output), source.name)
+        check_plan(scheduler.memory_per_thread(), _thread_bytes(source, model, output), source.name)
         check_readable(scheduler, source)
         check_output(scheduler, output)
 

@@ -186,8 +186,8 @@ def _compute(
 
     def vet(scheduler: Scheduler) -> None:
         per_thread = thread_bytes(source, weights, mixtures, sample_rows)
-        planned = check_plan(scheduler, per_thread, source.name)
-        observer.on_plan(planned, scheduler.memory_per_thread())
+        available = scheduler.memory_per_thread()
+        observer.on_plan(check_plan(available, per_thread, source.name), available)
         check_readable(scheduler, source, weights)
         if directory is not None:
             warn_if_hidden(scheduler, directory)

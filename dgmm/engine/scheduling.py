@@ -109,7 +109,7 @@ class _WhenNeeded(Scheduler):
         return self._started.compute(build, on_rows)
 
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return self._started.map(task, shared, arguments)
+        return self._started.map(task, shared, arguments) if arguments else iter(())
 
     def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
         return self._started.reporter(on_rows)

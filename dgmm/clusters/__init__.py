@@ -1,0 +1,1 @@
+"""Where workers come from: a file of cluster-configs/ to a Dask client."""

@@ -1,0 +1,74 @@
+"""Worker processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.resource_tracker
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+from dask.utils import format_bytes
+
+from dgmm.clusters.schema import Local
+
+LOCALHOST = "127.0.0.1"
+# What a terminal (Ctrl-C) or a batch system sends to the whole process group.
+FOR_THE_DRIVER = (signal.SIGINT, signal.SIGUSR1)
+
+
+def describe(cluster: Local) -> str:
+    """What `start` starts."""
+    from dask.system import CPU_COUNT
+
+    workers = cluster.workers
+    memory = "its share of this machine's memory" if workers.memory is None else format_bytes(workers.memory)
+    return (
+        f"{workers.count or CPU_COUNT} worker process(es) of {workers.threads} thread(s) and {memory} each, "
+        f"and a scheduler, on {LOCALHOST}"
+    )
+
+
+@contextlib.contextmanager
+def start(cluster: Local) -> Iterator[Any]:
+    """A client of worker processes on this machine that listen on 127.0.0.1 only."""
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    workers = cluster.workers
+    settings: dict[str, Any] = {}
+    if levels := dask.config.get("logging", None):
+        settings["distributed.nanny.pre-spawn-environ.DASK_LOGGING"] = repr(levels)
+    given = {"memory_limit": workers.memory, "local_directory": workers.scratch}
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        with _deaf_processes():
+            local = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers.count or CPU_COUNT,
+                    threads_per_worker=workers.threads,
+                    processes=True,
+                    host=LOCALHOST,
+                    dashboard_address=f"{LOCALHOST}:0",
+                    silence_logs=False,
+                    **{name: value for name, value in given.items() if value is not None},
+                )
+            )
+            client = stack.enter_context(Client(local))
+        yield client
+
+
+@contextlib.contextmanager
+def _deaf_processes() -> Iterator[None]:
+    """Threads started meanwhile, and all processes that those start, never see signals for the driver.
+
+    Workers that died of Ctrl-C would take the pass, and the time to end it properly, with them. A signal mask
+    is inherited by threads and processes, also by workers that are started again later.
+    """
+    # Its start would unblock SIGINT in the very thread that starts a worker.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_DRIVER)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

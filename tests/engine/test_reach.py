@@ -1,0 +1,133 @@
+"""Paths that a worker does not see are named before a pass is spent; waiting for workers is said, and ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+from dgmm import GaussianMixture
+from dgmm.engine.predict import open_output, predict
+from dgmm.engine.scheduling import client_when_needed, scheduler_for
+from dgmm.errors import ClusterError, EnvironmentWarning, UnreachablePath
+
+ROWS = np.random.default_rng(0).normal(size=(4000, 2)) + 1.0
+
+
+@pytest.fixture
+def empty_cluster() -> Iterator[Client]:
+    """A scheduler without workers."""
+    with (
+        LocalCluster(
+            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=False
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def worker_of_another_host(client: Client, hidden: Path, then: str = "true") -> Iterator[None]:
+    """A worker for which a folder is as empty as on a machine that does not mount it, but for what `then` puts."""
+    worker = f"{sys.executable} -m distributed.cli.dask_worker {client.scheduler.address}"
+    options = "--no-nanny --no-dashboard --nthreads 1 --host 127.0.0.1 --memory-limit 4GiB --death-timeout 60"
+    command = f"mount -t tmpfs none {hidden} && {then} && exec {worker} {options}"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stderr=subprocess.DEVNULL) as process:
+        try:
+            client.wait_for_workers(1, timeout=60)
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """One that all see, and one that the worker does not."""
+    if os.geteuid() != 0:
+        pytest.skip("hiding a folder from a worker needs root")
+    for name in ("shared", "hidden"):
+        (tmp_path / name).mkdir()
+        zarr.create_array(tmp_path / name / "x.zarr", data=ROWS, chunks=(1000, 2))
+    return tmp_path / "shared", tmp_path / "hidden"
+
+
+def test_paths_that_the_worker_does_not_see(empty_cluster, folders):
+    shared, hidden = folders
+    with worker_of_another_host(empty_cluster, hidden):
+        with pytest.raises(UnreachablePath, match=r"hidden/x.zarr cannot be read from worker tcp://127.0.0.1:\d+"):
+            GaussianMixture(2).fit(str(hidden / "x.zarr"))
+        with pytest.warns(EnvironmentWarning, match="hidden/ck is not there on the host of worker tcp://127"):
+            mixture = GaussianMixture(2, random_state=0).fit(str(shared / "x.zarr"), checkpoint=hidden / "ck")
+        mixture.fit(str(shared / "x.zarr"), checkpoint=shared / "ck")
+        source, _ = mixture._open(str(shared / "x.zarr"))
+        output = open_output(hidden / "out.zarr", source, mixture._model, "digest", ["labels"])
+        with pytest.raises(UnreachablePath, match=r"hidden/out.zarr cannot be written from worker tcp://127"):
+            predict(source, mixture._model, output)
+        output = open_output(shared / "out.zarr", source, mixture._model, "digest", ["labels"])
+        assert predict(source, mixture._model, output) == len(ROWS)
+
+
+def test_other_rows_under_the_same_path(empty_cluster, folders):
+    shared, hidden = folders
+    zarr.create_array(shared / "other.zarr", data=ROWS + 1.0, chunks=(1000, 2))
+    with (
+        worker_of_another_host(empty_cluster, hidden, f"cp -r {shared}/other.zarr {hidden}/x.zarr"),
+        pytest.raises(UnreachablePath, match="holds other rows when read from worker"),
+    ):
+        GaussianMixture(2).fit(str(hidden / "x.zarr"))
+
+
+def test_waiting_for_workers_is_said_and_ends(empty_cluster, tmp_path, caplog):
+    zarr.create_array(tmp_path / "x.zarr", data=ROWS, chunks=(1000, 2))
+    with (
+        dask.config.set({"dgmm.worker-timeout": "1 s"}),
+        pytest.raises(ClusterError, match=r"no worker joined tcp://127.0.0.1:\d+ within 1.00 s. Check the queue"),
+    ):
+        GaussianMixture(2).fit(str(tmp_path / "x.zarr"))
+    assert "waiting for one, 1.00 s at most" in caplog.text
+
+
+def test_workers_that_come_late_are_used(empty_cluster, tmp_path, caplog):
+    zarr.create_array(tmp_path / "x.zarr", data=ROWS, chunks=(1000, 2))
+    empty_cluster.cluster.loop.call_later(1.0, lambda: empty_cluster.cluster.scale(1))
+    GaussianMixture(2, random_state=0).fit(str(tmp_path / "x.zarr"))
+    assert "workers have joined" in caplog.text
+
+
+def test_a_client_that_is_not_needed_is_not_started(tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", data=ROWS, chunks=(1000, 2))
+    fit = GaussianMixture(2, random_state=0).fit(str(tmp_path / "x.zarr"), checkpoint=tmp_path / "ck")
+
+    @contextmanager
+    def no_client() -> Iterator[None]:
+        pytest.fail("a client was started")
+        yield
+
+    with client_when_needed(no_client()):
+        again = GaussianMixture(2, random_state=0).fit(str(tmp_path / "x.zarr"), checkpoint=tmp_path / "ck")
+    assert again.lower_bound_ == fit.lower_bound_
+    started = []
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+
+        @contextmanager
+        def client() -> Iterator[Client]:
+            with Client(cluster, set_as_default=False) as found:
+                started.append(found)
+                yield found
+
+        with client_when_needed(client()):
+            for _ in range(2):
+                with scheduler_for(local=False) as scheduler:
+                    assert scheduler.n_threads == 1
+            with scheduler_for(local=True) as scheduler:
+                assert type(scheduler).__name__ == "LocalScheduler"
+    assert len(started) == 1, "one for all passes"

@@ -1,0 +1,47 @@
+"""A fit that lasts a known number of iterations, scripts that run it, and what to do where a server is missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import ROOT, TIMEOUT
+from servers.slurm import poll
+
+ITERATIONS = 10
+FIT = ("-k", 3, "--seed", 3, "--tol", 0, "--max-iter", ITERATIONS)
+
+
+def need(missing: str) -> None:
+    """Skip, saying why, where programs are not installed; in CI, which installs them, fail."""
+    if missing:
+        reason = f"not installed: {missing}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+class Script:
+    """A running script of jobs/, and what it has written."""
+
+    def __init__(self, name: str, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                ["bash", ROOT / "jobs" / name],
+                cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_for(self, text: str) -> None:
+        poll(lambda: text in self.log.read_text(), TIMEOUT, self.log.read_text)
+
+    def finish(self) -> tuple[int, str]:
+        return self.process.wait(TIMEOUT), self.log.read_text()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()

@@ -1,0 +1,70 @@
+"""A fit whose workers are ranks of a real mpiexec."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+import yaml
+from commands import ROOT, TIMEOUT
+from fittings import ITERATIONS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def script(start_script, tmp_path):
+    cluster = yaml.safe_load((ROOT / "cluster-configs" / "mpi.yaml").read_text()) | {"interface": "lo"}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
+    return lambda: start_script("mpi/fit.sh", RANKS=4)
+
+
+def test_stopped_by_each_signal_and_finished(script, tmp_path, unbroken):
+    for number, line in ((signal.SIGUSR1, "iteration 2:"), (signal.SIGTERM, "iteration 5:")):
+        run = script()
+        run.wait_for(line)
+        ranks = psutil.Process(run.process.pid).children(recursive=True)
+        assert len(ranks) >= 4
+        run.process.send_signal(number)
+        code, text = run.finish()
+        assert code == 75, text
+        assert f"Interrupted: stopped by {number.name}" in text
+        assert not psutil.wait_procs(ranks, timeout=30)[1], "no rank is left behind"
+    code, text = script().finish()
+    assert code == 0, text
+    assert "mpi cluster: " in text
+    assert "tls://127.0.0.1" in text
+    assert (tmp_path / "ck.dgmm").read_bytes() == unbroken
+    told = [
+        int(n) for log in tmp_path.glob("*.log") for n in re.findall(r"^iteration (\d+):", log.read_text(), re.M)
+    ]
+    assert sorted(told) == list(range(1, ITERATIONS + 1))
+    code, text = script().finish()
+    assert (code, "is complete already: nothing to compute" in text) == (0, True), text
+
+
+def test_smoke_test_and_too_few_ranks(tmp_path, job_environment):
+    cluster = ROOT / "cluster-configs" / "mpi.yaml"
+    for ranks, code, said in ((4, 0, "works: "), (2, 1, "found 2 MPI rank(s), expected at least 3")):
+        done = subprocess.run(
+            ["mpiexec", "-n", str(ranks), sys.executable, "-m", "dgmm", "cluster", "run", cluster, "--set",
+             "interface=lo"],
+            cwd=tmp_path, env=job_environment, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_bad_input_ends_every_rank(tmp_path, job_environment):
+    call = ["dgmm", "fit", "nothing.zarr", "--model", "m", "--cluster", ROOT / "cluster-configs" / "mpi.yaml"]
+    done = subprocess.run(
+        ["mpiexec", "-n", "3", sys.executable, "-m", *call],
+        cwd=tmp_path, env=job_environment, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "There is nothing at nothing.zarr" in done.stderr

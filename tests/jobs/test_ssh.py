@@ -1,0 +1,81 @@
+"""A fit on machines that answer to ssh: a real sshd of this one, asked three times."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from commands import ROOT, dgmm
+from fittings import need
+from servers.slurm import poll
+from servers.sshd import Sshd, missing, sshd
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Sshd]:
+    need(missing())
+    (tmp_path / "sshd").mkdir()
+    with sshd(tmp_path / "sshd") as found:
+        yield found
+
+
+@pytest.fixture
+def cluster_file(server: Sshd, tmp_path: Path) -> Path:
+    """The shipped file with what a user changes."""
+    values = yaml.safe_load((ROOT / "cluster-configs" / "ssh.yaml").read_text())
+    values |= {
+        "hosts": ["127.0.0.1", "localhost"], "user": server.user, "ssh_port": server.port, "interface": "lo",
+        "key": str(server.key), "known_hosts": str(server.known_hosts),
+    }  # fmt: skip
+    values["workers"] |= {"per_host": 1, "memory": "1GiB"}
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def command_lines() -> Iterator[str]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            yield " ".join(process.cmdline())
+
+
+def test_stopped_and_finished(start_script, server, cluster_file, tmp_path, unbroken):
+    run = start_script("ssh/fit.sh")
+    run.wait_for("iteration 3:")
+    shown = list(command_lines())
+    assert any("distributed.cli.dask_spec" in line for line in shown)
+    assert not any("PRIVATE KEY" in line for line in shown), "keys travel through ssh, not on command lines"
+    run.process.send_signal(signal.SIGUSR1)
+    code, text = run.finish()
+    assert code == 75, text
+    poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
+    code, text = start_script("ssh/fit.sh").finish()
+    assert code == 0, text
+    assert "ssh cluster: 2 worker(s) of 1.00 GiB at tls://127.0.0.1" in text
+    assert (tmp_path / "ck.dgmm").read_bytes() == unbroken
+    poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
+    assert not list(Path("/tmp").glob("dgmm-tls-*")), "temporary certificates are gone"
+
+
+def test_hosts_that_refuse(cluster_file, server, tmp_path):
+    (tmp_path / "nobody").write_text(server.key.read_text().replace("A", "B", 1))
+    (tmp_path / "none").write_text("")
+    for setting, why in (
+        (f"known_hosts={tmp_path / 'none'}", "HostKeyNotVerifiable"),
+        ("user=nobody", "PermissionDenied"),
+        ("ssh_port=9", "ConnectionRefusedError"),
+        ("python=/nowhere/python", "failed to start"),
+    ):
+        finished = dgmm("cluster", "run", cluster_file, "--set", setting, cwd=tmp_path)
+        assert finished.code == 1, finished.out
+        assert "Error: no cluster by ssh: " in finished.err
+        assert why in finished.err
+        assert "Traceback" not in finished.err
+        assert not list(Path("/tmp").glob("dgmm-tls-*"))
