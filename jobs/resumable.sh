@@ -3,6 +3,8 @@
 # (SIGUSR1) reaches it. If dgmm then stops with its state on disk, which is exit code 75, the job runs again, at
 # most MAX_RESTARTS times. A job that its user cancels (SIGTERM) stops in the same way and does not run again.
 
+# shellcheck disable=SC1091  # the environment is the user's
+[ -z "${VENV:-}" ] || source "$VENV/bin/activate"
 # One BLAS thread: dgmm's parallelism is its workers.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export DASK_TEMPORARY_DIRECTORY="${SCRATCH:-${TMPDIR:-/tmp}}"
@@ -23,13 +25,14 @@ resumable() {
   wait "$driver"
   code=$?
   [ -z "$timer" ] || pkill -P "$timer" || true
+  [ "$code" -ne 0 ] || rm -f "${CHECKPOINT:-none}.restarts"
   echo "$(date '+%F %T'): dgmm ended with exit code $code"
   if [ "$code" -eq 75 ] && [ -n "$warned" ] && [ -n "${SLURM_JOB_ID:-}${BATCH_SYSTEM:-}" ]; then run_again; fi
   exit "$code"
 }
 
 run_again() {
-  local count="${CHECKPOINT%/}.restarts" restarts
+  local count="$CHECKPOINT.restarts" restarts
   restarts="${SLURM_RESTART_COUNT:-$(cat "$count" 2>/dev/null || echo 0)}"
   if [ "$restarts" -ge "$MAX_RESTARTS" ]; then
     echo "restarted $restarts times, which is MAX_RESTARTS: submit the job again to go on"

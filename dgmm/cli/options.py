@@ -112,7 +112,7 @@ def _described(
     }
     if sum(given.values()) > 1:
         msg = (
-            "--cluster describes a cluster to start, --scheduler names one that runs already, --workers and "
+            "--scheduler names a cluster that runs already, --cluster describes one to be started, --workers and "
             "--memory-limit describe processes of this machine: give one of them. What a cluster file says is "
             "replaced by --set, as in --set workers.count=20."
         )

@@ -55,7 +55,7 @@ def start(cluster: Existing) -> Iterator[Any]:
         raise ClusterError(msg)
     try:
         client = Client(**given, security=security_of(cluster.tls))
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
         msg = (
             f"no scheduler answers at {where}: {error}. Check that it runs, can be reached from here, and uses "
             "the same certificates, if any."

@@ -12,6 +12,7 @@ import dask
 from dask.utils import format_bytes
 
 from dgmm.clusters.schema import Local
+from dgmm.clusters.settings import quiet_workers
 
 LOCALHOST = "127.0.0.1"
 # What a terminal (Ctrl-C) or a batch system sends to the whole process group.
@@ -37,11 +38,8 @@ def start(cluster: Local) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     workers = cluster.workers
-    settings: dict[str, Any] = {}
-    if levels := dask.config.get("logging", None):
-        settings["distributed.nanny.pre-spawn-environ.DASK_LOGGING"] = repr(levels)
     given = {"memory_limit": workers.memory, "local_directory": workers.scratch}
-    with dask.config.set(settings), contextlib.ExitStack() as stack:
+    with dask.config.set(quiet_workers()), contextlib.ExitStack() as stack:
         with _deaf_processes():
             local = stack.enter_context(
                 LocalCluster(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +13,15 @@ import dask
 from dask.utils import format_bytes
 
 from dgmm.clusters.schema import Mpi
+from dgmm.clusters.settings import quiet_workers
 from dgmm.clusters.tls import config_of
 from dgmm.errors import ClusterError
 
-_DRIVER = 1
+_SCHEDULER, _DRIVER = 0, 1
 _LEAST_RANKS = 3
+_JOIN_SECONDS = 60
 # mpiexec hands them to every rank: the driver alone decides when the others end.
-_FOR_THE_DRIVER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_FOR_THE_DRIVER = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
 
 def describe(cluster: Mpi) -> str:
@@ -37,13 +41,26 @@ def start(cluster: Mpi) -> Iterator[Any]:
     Raises
     ------
     ClusterError
-        There are fewer than three ranks.
+        There are fewer than three ranks, or not all of them join.
     """
-    from dask_mpi import initialize, send_close_signal
+    # Held back until the cluster stands: a rank that leaves earlier would let the others wait for ever.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+    try:
+        with dask.config.set({**quiet_workers(), **config_of(cluster.tls)}), _joined(cluster) as client:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield client
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _joined(cluster: Mpi) -> Iterator[Any]:
+    from dask_mpi import initialize
     from distributed import Client
     from mpi4py import MPI
 
-    size, rank = MPI.COMM_WORLD.Get_size(), MPI.COMM_WORLD.Get_rank()
+    world = MPI.COMM_WORLD
+    size, rank = world.Get_size(), world.Get_rank()
     if size < _LEAST_RANKS:
         msg = (
             f"found {size} MPI rank(s), expected at least {_LEAST_RANKS}: one schedules, one drives, the others "
@@ -52,9 +69,9 @@ def start(cluster: Mpi) -> Iterator[Any]:
         raise ClusterError(msg)
     if rank != _DRIVER:
         for number in _FOR_THE_DRIVER:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN)  # also for the workers of nannies
     workers = cluster.workers
-    with dask.config.set(config_of(cluster.tls)):
+    try:
         drives = initialize(
             interface=cluster.interface,
             nthreads=workers.threads,
@@ -62,12 +79,25 @@ def start(cluster: Mpi) -> Iterator[Any]:
             memory_limit=workers.memory or "auto",
             dashboard_address=cluster.dashboard,
             protocol="tls" if cluster.tls else None,
+            # mpiexec ends all ranks when one dies: a nanny starts a worker again that ran out of memory.
+            worker_class="distributed.Nanny",
+            worker_options={"death_timeout": _JOIN_SECONDS},
             exit=False,
         )
-        if not drives:
-            raise SystemExit(0)
+    except Exception:
+        if rank in (_SCHEDULER, _DRIVER):
+            # The others wait for it in MPI, deaf to signals.
+            traceback.print_exc(file=sys.stderr)
+            world.Abort(1)
+        drives = False  # a worker that comes when all is over
+    if not drives:
+        raise SystemExit(0)
+    with Client() as client:
         try:
-            with Client() as client:
-                yield client
+            client.wait_for_workers(size - 2, timeout=_JOIN_SECONDS)
+            yield client
+        except TimeoutError as error:
+            msg = f"not all of {size - 2} worker ranks joined within {_JOIN_SECONDS} s: {error}"
+            raise ClusterError(msg) from error
         finally:
-            send_close_signal()
+            client.shutdown()

@@ -244,7 +244,9 @@ class Kubernetes(Part):
     kind: Literal["kubernetes"]
     workers: SizedWorkers
     image: Text = Field(description="container image with dgmm in it, of the driver's version")
-    name: Text = Field("dgmm", description="name of the DaskCluster")
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")] = Field(
+        "dgmm", description="name of the DaskCluster; two runs at the same time need two"
+    )
     namespace: Text | None = Field(None, description="the current one if unset")
     volumes: list[Volume] = Field([], description="where the data are: claim and path of each")
 

@@ -19,6 +19,12 @@ from dgmm.clusters.tls import config_of, security_of, temporary_files
 from dgmm.errors import ClusterError
 
 _CONNECT_SECONDS = 30
+_SETTINGS = {
+    # SSHCluster waits for what scheduler and workers log when they have started, at level info.
+    "logging": {"distributed": "error", "distributed.scheduler": "info", "distributed.worker": "info"},
+    "distributed.scheduler.preload": ["dgmm.clusters.follow"],
+    "distributed.nanny.preload": ["dgmm.clusters.follow"],
+}
 
 
 def describe(cluster: Ssh) -> str:
@@ -48,10 +54,8 @@ def start(cluster: Ssh) -> Iterator[Any]:
             tls = stack.enter_context(_certificates(cluster))
             protocol = {"protocol": "tls://"} if tls else {}
             common = {"interface": cluster.interface, **protocol}
-            # Settings reach the hosts on a command line: paths of certificates, never keys. And SSHCluster waits
-            # for what the processes there log at level info, while the command line here is for errors.
-            settings = {"logging": {"distributed": "info"}, **config_of(tls)}
-            stack.enter_context(dask.config.set(settings))
+            # Settings reach the hosts on a command line: paths of certificates, never keys.
+            stack.enter_context(dask.config.set({**_SETTINGS, **config_of(tls)}))
             machines = SSHCluster(
                 [cluster.hosts[0], *cluster.hosts],
                 connect_options=_connect_options(cluster),
@@ -74,7 +78,16 @@ def start(cluster: Ssh) -> Iterator[Any]:
             )
             raise ClusterError(msg) from error
         stack.enter_context(machines)
+        for process in (machines.scheduler, *machines.workers.values()):
+            for stream in (process.proc.stdout, process.proc.stderr):
+                machines.loop.add_callback(_drain, stream)
         yield stack.enter_context(Client(machines))
+
+
+async def _drain(stream: Any) -> None:
+    """Read what nobody reads: a process that has written enough would stop and wait."""
+    async for _ in stream:
+        pass
 
 
 def _said(error: BaseException | None) -> str:

@@ -25,7 +25,7 @@ _NEEDED = dict.fromkeys(_BATCH, ("dask_jobqueue",)) | {
 }  # fmt: skip
 
 
-def cluster(file: str | Path, **overrides: Any) -> AbstractContextManager[Any]:
+def cluster(file: str | Path, /, **overrides: Any) -> AbstractContextManager[Any]:
     """The workers that a file of cluster-configs/ describes, while a ``with`` block lasts.
 
     Parameters

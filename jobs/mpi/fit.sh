@@ -3,6 +3,7 @@
 #   RANKS=18 bash jobs/mpi/fit.sh
 # SIGUSR1 or SIGTERM stop it with its state on disk, exit code 75; run again it goes on, and a finished one says so.
 
+VENV=${VENV:-} # where dgmm is installed, if it is not on the PATH already
 DATA=${DATA:-/scratch/$USER/rows.zarr}
 COMPONENTS=${COMPONENTS:-16}
 OPTIONS=${OPTIONS:-} # more of `dgmm fit`, such as "--n-init 10 --weights w.zarr"

@@ -68,29 +68,23 @@ def sshd(folder: Path) -> Iterator[Sshd]:
     if os.geteuid() == 0:
         # Where root's sshd locks up the process that talks to strangers.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    known_hosts = folder / "known_hosts"
-    known_hosts.write_text(f"[127.0.0.1]:{port},[localhost]:{port} {(folder / 'host_key.pub').read_text()}")
-    server = Sshd(folder, port, pwd.getpwuid(os.getuid()).pw_name, folder / "user_key", known_hosts)
-    (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, port=port, mark=_MARK))
-    # It runs itself again for each connection, which needs its full path.
-    command = [shutil.which("sshd", path=_PATH) or "sshd", "-D", "-e", "-f", str(folder / "sshd_config")]
-    with (folder / "sshd.log").open("wb") as log:
+    with socket.socket() as held, (folder / "sshd.log").open("wb") as log:
+        # Held, so that no test beside this one is given the port; sshd, which asks likewise, may listen there.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        known_hosts = folder / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{port},[localhost]:{port} {(folder / 'host_key.pub').read_text()}")
+        server = Sshd(folder, port, pwd.getpwuid(os.getuid()).pw_name, folder / "user_key", known_hosts)
+        (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, port=port, mark=_MARK))
+        # It runs itself again for each connection, which needs its full path.
+        command = [shutil.which("sshd", path=_PATH) or "sshd", "-D", "-e", "-f", str(folder / "sshd_config")]
         process = psutil.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-    try:
-        _wait_until_it_listens(process, folder / "sshd.log")
-        yield server
-    finally:
-        # Connections outlive the server, commands outlive connections, and a nanny starts workers again.
-        left = [process, *process.children(recursive=True)]
-        while left:
-            for each in left:
-                with suppress(psutil.NoSuchProcess):
-                    each.kill()
-            left = server.processes()
-        process.wait()
+        try:
+            _wait_until_it_listens(process, folder / "sshd.log")
+            yield server
+        finally:
+            _end(process, server)
 
 
 def _wait_until_it_listens(process: psutil.Popen, log: Path) -> None:
@@ -101,3 +95,14 @@ def _wait_until_it_listens(process: psutil.Popen, log: Path) -> None:
             message = f"sshd does not listen: {log.read_text()}"
             raise RuntimeError(message)
         time.sleep(0.02)
+
+
+def _end(process: psutil.Popen, server: Sshd) -> None:
+    """Connections outlive the server, commands outlive connections, and a nanny starts workers again."""
+    left = [process, *process.children(recursive=True)] if process.poll() is None else server.processes()
+    while left:
+        for each in left:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        left = server.processes()
+    process.wait()
