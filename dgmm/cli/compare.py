@@ -60,7 +60,7 @@ def compare(models: tuple[Path, ...], criterion: str, best_file: Path | None, *,
 def _judged(path: Path) -> dict[str, Any]:
     model = Model.load(path)
     parameters = model.parameters
-    if not model.history:
+    if not (model.history and model.weight):
         msg = f"{path} has no log-likelihood: it was made from another model, not fitted by dgmm"
         raise ShapeMismatch(msg)
     total = model.history[-1] * model.weight

@@ -135,6 +135,30 @@ def test_a_worker_job_that_is_cancelled_in_a_pass_is_replaced(
     assert (tmp_path / "m").read_bytes() == (tmp_path / "alone").read_bytes()
 
 
+def test_workers_leave_before_their_own_time_is_up_and_new_ones_come(
+    server, tmp_path, data, cluster_file, job_environment
+):
+    fit = ("fit", data, *FIT[:4], "--tol", 0, "--max-iter", 5000)
+    call = (*fit, "--model", tmp_path / "m", "--checkpoint", tmp_path / "ck")
+    size = ("workers.count=null", "workers.minimum=1", "workers.maximum=2", "walltime=00:00:30")
+    settings = [part for value in size for part in ("--set", value)]
+    env = {**job_environment, **server.environment}
+    with running(*call, "--cluster", cluster_file, *settings, cwd=tmp_path, **env) as driver:
+        driver.wait_for("iteration 3:")
+        first = set(server.jobs())
+        assert first
+        poll(lambda: not first & set(server.jobs()) and server.jobs(), 120, server.logs)
+        driver.process.send_signal(signal.SIGUSR1)
+        finished = driver.finish()
+    assert finished.code == 75, finished.err
+    assert "Traceback" not in finished.err
+    assert {server.state(job) for job in first} == {"COMPLETED"}, "they left by themselves"
+    passes = json.loads(dgmm("info", tmp_path / "ck", "--json", cwd=tmp_path).out)["n_passes"]
+    assert dgmm(*call, "--max-passes", passes, cwd=tmp_path).code == 0
+    assert dgmm(*fit, "--model", tmp_path / "alone", "--max-passes", passes, cwd=tmp_path).code == 0
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
 def test_one_allocation_by_srun(submit, tmp_path, unbroken):
     settings = {"CHECKPOINT": tmp_path / "ck", "COMPONENTS": 3, "OPTIONS": OPTIONS, "WORKER_MEMORY": "1GB"}
     job = submit("fit-single-allocation.sbatch", "--ntasks=3", "--mem-per-cpu=100M", **settings)
