@@ -9,6 +9,7 @@
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export DASK_TEMPORARY_DIRECTORY="${SCRATCH:-${TMPDIR:-/tmp}}"
 
+MAX_RESTARTS=${MAX_RESTARTS:-20}
 driver='' warned=''
 trap 'warned=yes; [ -z "$driver" ] || kill -USR1 "$driver"' USR1
 trap '[ -z "$driver" ] || kill -TERM "$driver"' TERM INT
@@ -28,6 +29,8 @@ resumable() {
   [ "$code" -ne 0 ] || rm -f "${CHECKPOINT:-none}.restarts"
   echo "$(date '+%F %T'): dgmm ended with exit code $code"
   if [ "$code" -eq 75 ] && [ -n "$warned" ] && [ -n "${SLURM_JOB_ID:-}${BATCH_SYSTEM:-}" ]; then run_again; fi
+  # Asked to by -Q 75, LSF would run a job again that its user has cancelled.
+  if [ "$code" -eq 75 ] && [ "${BATCH_SYSTEM:-}" = lsf ]; then exit 143; fi
   exit "$code"
 }
 

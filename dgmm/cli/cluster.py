@@ -11,13 +11,13 @@ import click
 import dask
 from dask.utils import format_bytes
 
-from dgmm.cli.options import describe_client, json_option, log, set_option
+from dgmm.cli.options import describe_client, json_option, local_dashboard, log, set_option
 from dgmm.cli.table import show
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
 from dgmm.clusters.start import client_of, describe
 from dgmm.data.source import Source
-from dgmm.engine.memory import check_plan, thread_bytes
+from dgmm.engine.memory import PROCESS_BYTES, check_plan, thread_bytes
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 
@@ -54,16 +54,19 @@ def check(
     facts: dict[str, Any] = {"kind": described.kind, "submitted": describe(described), "thread_bytes": available}
     limit = "what its machine has" if available is None else format_bytes(available)
     lines = [f"{file}: a {described.kind} cluster", facts["submitted"], f"memory of a worker thread: {limit}"]
+    planned = 0
     if data is not None:
         mixture = GaussianMixture(n_components, covariance_type=covariance_type)
         source, _ = mixture._open(data)
-        planned = check_plan(available, _planned(mixture, source), data)
+        planned = PROCESS_BYTES + _thread_bytes(mixture, source)
         facts |= {"data": data, "planned_bytes": planned}
         lines.append(
             f"needed for {source.n_rows:,} x {source.n_features} rows of {data}, {n_components} components "
             f"({covariance_type}): {format_bytes(planned)}"
         )
     show(facts, "\n".join(lines), as_json=as_json)
+    if data is not None:
+        check_plan(available, planned - PROCESS_BYTES, data)
 
 
 def _memory_per_thread(described: Cluster) -> int | None:
@@ -73,7 +76,7 @@ def _memory_per_thread(described: Cluster) -> int | None:
     return workers.memory // workers.threads
 
 
-def _planned(mixture: GaussianMixture, source: Source) -> int:
+def _thread_bytes(mixture: GaussianMixture, source: Source) -> int:
     settings, _ = mixture._settings(source)
     return thread_bytes(source, None, [(settings.n_components, settings.covariance)], settings.sample_rows(source))
 
@@ -90,7 +93,8 @@ def run(file: Path, settings: Sequence[str], *, as_json: bool) -> None:
     described = load_cluster(file, dict(map(parse_setting, settings)))
     began = time.monotonic()
     with client_of(described) as client:
-        log(f"started in {time.monotonic() - began:.1f} s: {described.kind} cluster, {describe_client(client)}")
+        said = describe_client(client, loopback=local_dashboard(described))
+        log(f"started in {time.monotonic() - began:.1f} s: {described.kind} cluster, {said}")
         there = _fitted()
         workers = client.scheduler_info(n_workers=-1)["workers"]
         hosts = sorted({str(worker["host"]) for worker in workers.values()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +86,24 @@ class Where:
     @contextlib.contextmanager
     def _started(self) -> Iterator[Any]:
         with client_of(self.cluster) as client:
-            log(f"{self.cluster.kind} cluster: {describe_client(client)}")
+            log(f"{self.cluster.kind} cluster: {describe_client(client, loopback=local_dashboard(self.cluster))}")
             yield client
 
 
-def describe_client(client: Any) -> str:
+def local_dashboard(cluster: Cluster) -> bool:
+    """Whether the dashboard listens on the loopback address of its machine."""
+    return str(getattr(cluster, "dashboard", "")).startswith("127.0.0.1:")
+
+
+def describe_client(client: Any, *, loopback: bool) -> str:
     """Workers, address and dashboard."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     memory = format_bytes(min((w["memory_limit"] for w in workers), default=0))
+    dashboard = client.dashboard_link
+    if loopback:  # it listens there alone, and Dask names the scheduler's host
+        dashboard = re.sub(r"//[^/]*:", "//127.0.0.1:", dashboard)
     there = f"{len(workers)} worker(s) of {memory}" if workers else "no worker yet"
-    return f"{there} at {client.scheduler.address}, dashboard {client.dashboard_link}"
+    return f"{there} at {client.scheduler.address}, dashboard {dashboard}"
 
 
 def _described(

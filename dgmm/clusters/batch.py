@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import shlex
 import tempfile
 import time
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dgmm.clusters.follow import TLS_FOLDER
+from dgmm.clusters.keeper import Keeper
 from dgmm.clusters.schema import Batch, Certificates, Lsf, Pbs, Sge
-from dgmm.clusters.tls import security_of
+from dgmm.clusters.tls import security_of, temporary_files
 from dgmm.errors import ClusterError
 
 _log = logging.getLogger(__name__)
@@ -20,7 +23,7 @@ _CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "
 # Workers leave before their job is ended, not all at once, and hand on what they hold.
 _MARGIN = 1 / 20
 _LONGEST_MARGIN_S = 120
-_CHECK_SECONDS = 5.0
+_LOGS = "FOLDER-OF-THE-LOGS"
 _POLL_SECONDS = 0.1
 
 
@@ -33,15 +36,18 @@ def describe(cluster: Batch) -> str:
         tls = Certificates(**{name: f"{folder}/temporary-{name}.pem" for name in ("ca", "cert", "key")})
     job_class = _cluster_class(cluster).job_cls
     protocol = "tls://" if tls else "tcp://"
-    # dask-jobqueue makes the folder of the logs as soon as it describes a job.
+    # dask-jobqueue makes the folder of the logs as soon as it describes a job: it gets another one.
+    options, logs = _job_options(cluster), cluster.log_directory
+    options["log_directory"] = logs and _LOGS
     with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
         script = job_class(
             scheduler=f"{protocol}SCHEDULER:{cluster.port or 'PORT'}",
             name="WORKER",
             protocol=protocol if tls else None,
             security=_unchecked_security(tls),
-            **_job_options(cluster),
+            **options,
         ).job_script()
+    script = script.replace(_LOGS, logs or "")
     workers, each = cluster.workers, cluster.processes
     if workers.count is not None:
         size = f"{workers.count // each} job(s)"
@@ -62,29 +68,44 @@ def start(cluster: Batch) -> Iterator[Any]:
     from distributed import Client
 
     refusals: list[str] = []
-    cluster_class = _cluster_class(cluster)
-    jobs = cluster_class(
-        job_cls=_recording(cluster_class.job_cls, refusals),
-        scheduler_options={"dashboard_address": cluster.dashboard, "port": cluster.port},
-        security=security_of(cluster.tls),
-        shared_temp_directory=cluster.tls_directory or str(Path.cwd()),
-        silence_logs=False,
-        **_job_options(cluster),
-    )
-    with jobs:
+    with contextlib.ExitStack() as stack:
+        try:
+            jobs = _scheduler_of(cluster, refusals, stack)
+        except (OSError, RuntimeError, ValueError) as error:
+            msg = (
+                f"no scheduler for the jobs can be started here: {error}. Check interface, port, "
+                "log_directory and tls_directory of the cluster file."
+            )
+            raise ClusterError(msg) from error
+        stack.enter_context(jobs)
         workers = cluster.workers
         if workers.count is None:
             jobs.adapt(minimum=workers.minimum, maximum=workers.maximum)
         else:
             jobs.scale(workers.count)
-            _wait_until_submitted(jobs, workers.count // cluster.processes, refusals)
-        keeper = _Keeper(jobs)
+            _wait_until_submitted(jobs, workers.count // cluster.processes, refusals, workers.wait)
+        client = stack.enter_context(Client(jobs))
+        keeper = Keeper(jobs)
         jobs.loop.add_callback(keeper.start)
-        with Client(jobs) as client:
-            try:
-                yield client
-            finally:
-                jobs.loop.add_callback(keeper.stop)
+        try:
+            yield client
+        finally:
+            jobs.loop.add_callback(keeper.stop)
+
+
+def _scheduler_of(cluster: Batch, refusals: list[str], stack: contextlib.ExitStack) -> Any:
+    tls = cluster.tls
+    if tls == "temporary":
+        folder = Path(cluster.tls_directory or Path.cwd()) / f"{TLS_FOLDER}{secrets.token_hex(8)}"
+        tls = stack.enter_context(temporary_files(folder))
+    cluster_class = _cluster_class(cluster)
+    return cluster_class(
+        job_cls=_recording(cluster_class.job_cls, refusals),
+        scheduler_options={"dashboard_address": cluster.dashboard, "port": cluster.port},
+        security=security_of(tls),
+        silence_logs=False,
+        **_job_options(cluster),
+    )
 
 
 def _cluster_class(cluster: Batch) -> Any:
@@ -103,8 +124,11 @@ def _unchecked_security(tls: Certificates | None) -> Any:
 
 def _job_options(cluster: Batch) -> dict[str, Any]:
     workers = cluster.workers
-    margin = int(min(cluster.walltime * _MARGIN, _LONGEST_MARGIN_S))
-    lifetime = ["--lifetime", f"{cluster.walltime - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
+    walltime = cluster.walltime
+    if isinstance(cluster, Lsf):
+        walltime = max(walltime // 60, 1) * 60  # it counts minutes
+    margin = int(min(walltime * _MARGIN, _LONGEST_MARGIN_S))
+    lifetime = ["--lifetime", f"{walltime - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in workers.environment.items()]
     cores = cluster.processes * workers.threads
     options: dict[str, Any] = {
@@ -112,11 +136,11 @@ def _job_options(cluster: Batch) -> dict[str, Any]:
         "memory": f"{workers.memory * cluster.processes}B",
         "processes": cluster.processes,
         "queue": cluster.queue,
-        "walltime": _clock(cluster.walltime),
+        "walltime": _clock(walltime),
         "job_name": cluster.job_name,
         "job_extra_directives": list(cluster.directives),
         "job_script_prologue": [*exports, *cluster.prologue],
-        "worker_extra_args": lifetime,
+        "worker_extra_args": [*lifetime, "--dashboard-address", "127.0.0.1:0"],
         "local_directory": workers.scratch,
         "python": cluster.python,
         "log_directory": cluster.log_directory,
@@ -127,7 +151,7 @@ def _job_options(cluster: Batch) -> dict[str, Any]:
         case Pbs(resources=resources):
             options["resource_spec"] = resources
         case Lsf(memory_unit=unit):
-            options |= {"lsf_units": unit, "walltime": _clock(cluster.walltime).rsplit(":", 1)[0]}
+            options |= {"lsf_units": unit, "walltime": _clock(walltime).rsplit(":", 1)[0]}
         case Sge(resources=resources, parallel_environment=environment):
             options["resource_spec"] = resources
             if environment is not None:
@@ -161,9 +185,13 @@ def _recording(job_class: Any, refusals: list[str]) -> Any:
     return Job
 
 
-def _wait_until_submitted(jobs: Any, expected: int, refusals: list[str]) -> None:
+def _wait_until_submitted(jobs: Any, expected: int, refusals: list[str], limit: float) -> None:
     """Return once the batch system has answered; refuse to wait in a queue where no job stands."""
+    deadline = time.monotonic() + limit
     while len(jobs.workers) < expected:
+        if time.monotonic() > deadline:
+            msg = f"the batch system has not answered for {limit} s; look at it, and run the same command again"
+            raise ClusterError(msg)
         time.sleep(_POLL_SECONDS)
     if len(refusals) >= expected:
         msg = (
@@ -171,40 +199,3 @@ def _wait_until_submitted(jobs: Any, expected: int, refusals: list[str]) -> None
             "`dgmm cluster check` shows the script."
         )
         raise ClusterError(msg)
-
-
-class _Keeper:
-    """Submits again the jobs that were refused, or whose workers have come and gone.
-
-    dask-jobqueue by itself lets a cluster shrink with each job that reaches its time limit.
-
-    Parameters
-    ----------
-    jobs : dask_jobqueue.JobQueueCluster
-    """
-
-    def __init__(self, jobs: Any) -> None:
-        from tornado.ioloop import PeriodicCallback
-
-        self._jobs = jobs
-        self._seen: set[Any] = set()
-        self._periodic = PeriodicCallback(self._check, _CHECK_SECONDS * 1000)
-
-    def start(self) -> None:
-        self._periodic.start()
-
-    def stop(self) -> None:
-        self._periodic.stop()
-
-    async def _check(self) -> None:
-        present = [str(worker["name"]) for worker in self._jobs.scheduler_info["workers"].values()]
-        for name, job in list(self._jobs.workers.items()):
-            # Workers of a job of several are called like the job, with a number behind.
-            if any(worker == str(name) or worker.startswith(f"{name}-") for worker in present):
-                self._seen.add(name)
-            elif name in self._seen or job.job_id is None:
-                self._seen.discard(name)
-                await job.close()
-                self._jobs.workers.pop(name, None)
-        if len(self._jobs.workers) < len(self._jobs.worker_spec):
-            self._jobs.scale(jobs=len(self._jobs.worker_spec))

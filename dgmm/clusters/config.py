@@ -22,6 +22,19 @@ _VARIABLE = re.compile(
 _TAGS = ("temporary", "files")
 
 
+class _Loader(yaml.SafeLoader):
+    """Without numbers to the base of 60: 12:00 would be 720, and 04:00 text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile(r"[-+]?(0|[1-9][0-9_]*)$") if tag.endswith(":int") else pattern)
+        for tag, pattern in resolvers
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def load_cluster(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Cluster:
     """Read a cluster file.
 
@@ -74,7 +87,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         msg = f"{text!r} sets nothing; expected KEY=VALUE, such as workers.count=20"
         raise InvalidClusterFile(msg)
     try:
-        return key, yaml.safe_load(value)
+        return key, yaml.load(value, _Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError:
         msg = f"{key}: {value!r} is not YAML; put text with special characters in quotes"
         raise InvalidClusterFile(msg) from None
@@ -82,7 +95,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Loader)  # noqa: S506  a SafeLoader
     except FileNotFoundError:
         msg = f"there is no cluster file {path}; the repository's cluster-configs/ has one for each kind"
         raise InvalidClusterFile(msg) from None
@@ -110,6 +123,8 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, whole: str) -> Non
     elif isinstance(value, Mapping) and isinstance(values.get(first), dict):
         for key, part in value.items():
             _put(values[first], [str(key)], part, f"{whole}.{key}")
+    elif value is None:
+        values.pop(first, None)
     else:
         values[first] = value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import signal
 import sys
 import traceback
@@ -19,6 +20,7 @@ from dgmm.errors import ClusterError
 
 _SCHEDULER, _DRIVER = 0, 1
 _LEAST_RANKS = 3
+_START_SECONDS = 120
 _JOIN_SECONDS = 60
 # mpiexec hands them to every rank: the driver alone decides when the others end.
 _FOR_THE_DRIVER = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -57,16 +59,23 @@ def start(cluster: Mpi) -> Iterator[Any]:
 def _joined(cluster: Mpi) -> Iterator[Any]:
     from dask_mpi import initialize
     from distributed import Client
+
+    # A rank that ended before it came here (a file that only its machine lacks) would let the others wait in MPI
+    # for ever, deaf to signals: this ends them nevertheless, and with them the mpiexec.
+    faulthandler.dump_traceback_later(_START_SECONDS, exit=True)
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
     size, rank = world.Get_size(), world.Get_rank()
     if size < _LEAST_RANKS:
+        faulthandler.cancel_dump_traceback_later()
         msg = (
             f"found {size} MPI rank(s), expected at least {_LEAST_RANKS}: one schedules, one drives, the others "
             "work. Start it as in mpiexec -n 4 dgmm ..."
         )
         raise ClusterError(msg)
+    world.Barrier()
+    faulthandler.cancel_dump_traceback_later()
     if rank != _DRIVER:
         for number in _FOR_THE_DRIVER:
             signal.signal(number, signal.SIG_IGN)  # also for the workers of nannies
@@ -81,7 +90,7 @@ def _joined(cluster: Mpi) -> Iterator[Any]:
             protocol="tls" if cluster.tls else None,
             # mpiexec ends all ranks when one dies: a nanny starts a worker again that ran out of memory.
             worker_class="distributed.Nanny",
-            worker_options={"death_timeout": _JOIN_SECONDS},
+            worker_options={"death_timeout": _JOIN_SECONDS, "dashboard_address": "127.0.0.1:0"},
             exit=False,
         )
     except Exception:
@@ -94,10 +103,18 @@ def _joined(cluster: Mpi) -> Iterator[Any]:
         raise SystemExit(0)
     with Client() as client:
         try:
-            client.wait_for_workers(size - 2, timeout=_JOIN_SECONDS)
+            _wait_for_all(client, size - _LEAST_RANKS + 1)
             yield client
-        except TimeoutError as error:
-            msg = f"not all of {size - 2} worker ranks joined within {_JOIN_SECONDS} s: {error}"
-            raise ClusterError(msg) from error
         finally:
-            client.shutdown()
+            # What ended the run is to be said, not that its scheduler is gone already.
+            with contextlib.suppress(Exception):
+                client.shutdown()
+
+
+def _wait_for_all(client: Any, workers: int) -> None:
+    """A nanny that joins after the end would wait for ever."""
+    try:
+        client.wait_for_workers(workers, timeout=_JOIN_SECONDS)
+    except TimeoutError as error:
+        msg = f"not all of {workers} worker ranks joined within {_JOIN_SECONDS} s: {error}"
+        raise ClusterError(msg) from error

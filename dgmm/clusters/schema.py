@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-_CLOCK = re.compile(r"(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d)(?::(?P<s>\d\d))?")
+_CLOCK = re.compile(r"(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d)")
 
 
 def _number(value: Any) -> Any:
@@ -36,7 +36,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    """Read 04:00:00, 1-00:00:00 or 10m; YAML itself reads an unquoted 12:00:00 as its seconds."""
+    """Read 04:00:00, 1-00:00:00 or 10m; not 04:00, which is hours to some batch systems and minutes to others."""
     if not isinstance(value, str):
         return value
     if match := _CLOCK.fullmatch(value):
@@ -229,6 +229,7 @@ class Ssh(Part):
     port: Port = Field(0, description="of the scheduler; any free one if 0")
     dashboard: Text = Field("127.0.0.1:0", description="where the dashboard listens, on the first host")
     tls: Tls | None = Field(None, description=_TLS)
+    tls_directory: Text = Field("/tmp", description="where temporary certificates are put, on every machine")  # noqa: S108
 
 
 class Volume(Part):

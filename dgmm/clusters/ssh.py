@@ -14,6 +14,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes
 
+from dgmm.clusters.follow import TLS_FOLDER
 from dgmm.clusters.schema import Certificates, Ssh
 from dgmm.clusters.tls import config_of, security_of, temporary_files
 from dgmm.errors import ClusterError
@@ -65,6 +66,7 @@ def start(cluster: Ssh) -> Iterator[Any]:
                     "n_workers": workers.per_host,
                     "memory_limit": workers.memory or "auto",
                     "local_directory": workers.scratch,
+                    "dashboard_address": "127.0.0.1:0",
                     **common,
                 },
                 remote_python=cluster.python,
@@ -118,10 +120,10 @@ def _certificates(cluster: Ssh) -> Iterator[Certificates | None]:
     if cluster.tls != "temporary":
         yield cluster.tls
         return
-    folder = f"/tmp/dgmm-tls-{secrets.token_hex(8)}"  # noqa: S108  new, and mode 700
+    folder = f"{cluster.tls_directory}/{TLS_FOLDER}{secrets.token_hex(8)}"
     with temporary_files(Path(folder)) as found:
-        _wait_for(_copy(cluster, folder, found))
         try:
+            _wait_for(_copy(cluster, folder, found))
             yield found
         finally:
             _wait_for(_on_each_host(cluster, f"rm -rf {folder}"))
@@ -138,10 +140,11 @@ async def _copy(cluster: Ssh, folder: str, found: Certificates) -> None:
 
     for host in dict.fromkeys(cluster.hosts):
         async with asyncssh.connect(host, **_connect_options(cluster)) as connection:
-            await connection.run(f"mkdir -p -m 700 {folder}", check=True)
+            await connection.run(f"mkdir -p -m 700 {folder}", check=True, timeout=_CONNECT_SECONDS)
             for path in {found.cert, found.key}:
                 # Neither a file that others could read for a moment, nor a key on a command line.
-                await connection.run(f"umask 077 && cat > {path}", input=Path(path).read_text(), check=True)
+                command = f"umask 077 && cat > {path}"
+                await connection.run(command, input=Path(path).read_text(), check=True, timeout=_CONNECT_SECONDS)
 
 
 async def _on_each_host(cluster: Ssh, command: str) -> None:
@@ -150,4 +153,4 @@ async def _on_each_host(cluster: Ssh, command: str) -> None:
     for host in dict.fromkeys(cluster.hosts):
         with contextlib.suppress(OSError, asyncssh.Error):
             async with asyncssh.connect(host, **_connect_options(cluster)) as connection:
-                await connection.run(command)
+                await connection.run(command, timeout=_CONNECT_SECONDS)

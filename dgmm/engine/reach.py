@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def check_readable(scheduler: Scheduler, *sources: Source | None) -> None:
         if source is None or source.delayed:
             continue
         found = scheduler.on_hosts(_first_row, source)
-        expected = _first_row(source).tobytes() if found else b""
+        expected = source.read(0, 1).tobytes() if found else b""
         for worker, row in found.items():
             _refuse(source.name, worker, "read", row)
             if isinstance(row, np.ndarray) and row.tobytes() != expected:
@@ -65,12 +66,25 @@ def warn_if_hidden(scheduler: Scheduler, directory: str | Path) -> None:
         warnings.warn(msg, EnvironmentWarning, stacklevel=2)
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """What a worker met at a path; other errors are those of the connection to it."""
+
+    cause: str
+
+
 def _first_row(source: Source) -> Any:
-    return source.read(0, 1)
+    try:
+        return source.read(0, 1)
+    except Exception as error:
+        return _Refused(f"{type(error).__name__}: {error}")
 
 
-def _open_output(output: RowOutput) -> None:
-    output.check_writable()
+def _open_output(output: RowOutput) -> Any:
+    try:
+        return output.check_writable()
+    except Exception as error:
+        return _Refused(f"{type(error).__name__}: {error}")
 
 
 def _is_folder(path: Path) -> bool:
@@ -78,15 +92,11 @@ def _is_folder(path: Path) -> bool:
 
 
 def _refuse(path: str, worker: str, what: str, answer: Any) -> None:
-    """Refuse where the worker raised an error; one that is lost by now says nothing about the path."""
-    from distributed.comm import CommClosedError
-
-    if isinstance(answer, BaseException) and not isinstance(answer, CommClosedError):
-        raise _unreachable(path, worker, f"cannot be {what} from", answer)
+    if isinstance(answer, _Refused):
+        raise _unreachable(path, worker, f"cannot be {what} from", f" ({answer.cause})")
 
 
-def _unreachable(path: str, worker: str, fault: str, cause: BaseException | None = None) -> UnreachablePath:
-    why = f" ({type(cause).__name__}: {cause})" if cause else ""
+def _unreachable(path: str, worker: str, fault: str, why: str = "") -> UnreachablePath:
     return UnreachablePath(
         f"{path} {fault} worker {worker}{why}. Driver and workers must see it under the same path or URL: put it "
         "on a file system that they share."

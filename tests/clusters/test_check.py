@@ -19,8 +19,8 @@ FILES = ROOT / "cluster-configs"
 WORKER = (
     "{python} -m distributed.cli.dask_worker tls://SCHEDULER:PORT --name WORKER --nthreads 1 "
     "--memory-limit 4.00GiB {processes}--nanny --death-timeout 60 --lifetime 14160s --lifetime-stagger 120s "
-    "--protocol tls:// --tls-ca-file T/temporary-ca.pem --tls-cert T/temporary-cert.pem "
-    "--tls-key T/temporary-key.pem"
+    "--dashboard-address 127.0.0.1:0 --protocol tls:// --tls-ca-file T/temporary-ca.pem "
+    "--tls-cert T/temporary-cert.pem --tls-key T/temporary-key.pem"
 )
 FOUR = WORKER.replace("{processes}", "--nworkers 4 ")
 EXPECTED = {
@@ -115,6 +115,9 @@ def test_the_script_of_a_job(kind, tmp_path, monkeypatch):
         ("slurm", {"python": "/opt/bin/python"}, "\n/opt/bin/python -m distributed.cli.dask_worker "),
         ("pbs", {"resources": "select=1:ncpus=4:model=rome"}, "#PBS -l select=1:ncpus=4:model=rome\n"),
         ("lsf", {"memory_unit": "gb"}, "#BSUB -M 18\n"),
+        ("lsf", {"walltime": 90}, "#BSUB -W 00:01\n"),
+        ("lsf", {"walltime": 90}, " --lifetime 54s "),
+        ("slurm", {"log_directory": "/nowhere/logs"}, "#SBATCH -e /nowhere/logs/dgmm-worker-%J.err"),
         ("sge", {"processes": 4, "parallel_environment": "smp"}, "#$ -pe smp 4\n"),
         ("sge", {"resources": "h_vmem=5G"}, "#$ -l h_vmem=5G\n"),
         ("sge", {"account": "p"}, "#$ -P p\n"),

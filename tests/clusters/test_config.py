@@ -53,11 +53,15 @@ def test_there_is_a_file_of_every_kind():
         ("kind: slurm\nworkers: {count: 4, memory: 4GiB}", "walltime is missing: time limit of a job"),
         ("kind: slurm\nwalltime: 1h", "workers is missing: expected .*count"),
         (SLURM.replace("04:00:00", "soon"), "walltime: 'soon' is not a time; expected hours, minutes and seconds"),
+        (
+            SLURM.replace("04:00:00", "12:00"),
+            "walltime: '12:00' is not a time; expected hours, minutes and seconds",
+        ),
         (SLURM.replace("count: 4", "count: four"), "workers.count is 'four'; expected a valid integer"),
         (SLURM.replace("count: 4", "count: 4.5"), "workers.count is 4.5; expected a valid integer"),
         (SLURM.replace("count: 4", "count: yes"), "workers.count is True; expected a valid integer"),
         (SLURM.replace("count: 4", "count: 0"), "workers.count is 0; expected greater than or equal to 1"),
-        (SLURM + "account: 0123", "account is 83; expected a valid string; put it in quotes"),
+        (SLURM + "account: 1230", "account is 1230; expected a valid string; put it in quotes"),
         (SLURM + "tls: sometimes", "tls is 'sometimes'; expected 'temporary'"),
         (SLURM + "tls: {ca: a, cert: b}", "tls.key is missing: its private key"),
         (SLURM + "tls: {ca: a, cert: b, kye: c}", "unknown key tls.kye"),
@@ -100,6 +104,7 @@ def test_no_file(tmp_path):
         ("90m", 5400),
         ("90 minutes", 5400),
         ("12:00:00", 43200),
+        ('"12:00:00"', 43200),
         ("3600", 3600),
     ],
 )
@@ -128,6 +133,10 @@ def test_overrides(tmp_path):
     assert parse_setting("workers.count=20") == ("workers.count", 20)
     assert parse_setting("queue=long") == ("queue", "long")
     assert parse_setting("directives=[--a=b, -x]") == ("directives", ["--a=b", "-x"])
+    text = SLURM + "queue: long\nprocesses: 2"
+    found = load(tmp_path, text, queue=None, processes=None)
+    assert (found.queue, found.processes) == (None, 1), "null takes a key away"
+    assert load(tmp_path, SLURM + "account: '0123'").account == "0123"
     with pytest.raises(InvalidClusterFile, match=r"c.yaml with what was set: unknown key quue"):
         load(tmp_path, SLURM, quue="long")
     with pytest.raises(InvalidClusterFile, match=r"walltime.x cannot be set: walltime holds '04:00:00'"):

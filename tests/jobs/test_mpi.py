@@ -14,6 +14,7 @@ from commands import ROOT, TIMEOUT
 from fittings import ITERATIONS
 
 pytestmark = pytest.mark.slow
+RUN = "import sys; sys.argv[0] = 'dgmm'; from dgmm.cli import main; main()"
 
 
 @pytest.fixture
@@ -70,6 +71,20 @@ def test_smoke_test_and_too_few_ranks(tmp_path, job_environment):
         assert done.returncode == code, done.stderr
         assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr  # of the latter: workers that are being ended may log one
+
+
+def test_a_rank_that_ends_early_does_not_leave_the_others_waiting(tmp_path, data, job_environment):
+    """One machine lacks the file: mpiexec starts one rank with another path."""
+    program = [sys.executable, "-c", f"import dgmm.clusters.mpi as m; m._START_SECONDS = 5; {RUN}"]
+    options = ["--model", "m", "--cluster", ROOT / "cluster-configs" / "mpi.yaml"]
+    commands = [[*program, "fit", path, *options] for path in (data, "nothing.zarr")]
+    done = subprocess.run(
+        ["mpiexec", "-n", "2", *commands[0], ":", "-n", "1", *commands[1]],
+        cwd=tmp_path, env=job_environment, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "There is nothing at nothing.zarr" in done.stderr
+    assert "Timeout (0:00:05)!" in done.stderr
 
 
 def test_bad_input_ends_every_rank(tmp_path, job_environment):

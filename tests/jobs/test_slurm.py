@@ -87,7 +87,7 @@ def test_interrupted_requeued_and_finished(submit, tmp_path, cluster_file, unbro
     assert again.finish() == "COMPLETED", again.text()
     assert "is complete already: nothing to compute" in again.text()
     assert "slurm cluster" not in again.text(), "no worker was asked for"
-    assert not list(tmp_path.glob("*.pem")), "temporary certificates are gone"
+    assert not list(tmp_path.glob(".dgmm-tls-*")), "temporary certificates are gone"
 
 
 def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(submit, tmp_path, cluster_file):

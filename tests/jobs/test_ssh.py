@@ -33,7 +33,7 @@ def cluster_file(server: Sshd, tmp_path: Path) -> Path:
     values = yaml.safe_load((ROOT / "cluster-configs" / "ssh.yaml").read_text())
     values |= {
         "hosts": ["127.0.0.1", "localhost"], "user": server.user, "ssh_port": server.port, "interface": "lo",
-        "key": str(server.key), "known_hosts": str(server.known_hosts),
+        "key": str(server.key), "known_hosts": str(server.known_hosts), "tls_directory": str(tmp_path),
     }  # fmt: skip
     values["workers"] |= {"per_host": 1, "memory": "1GiB"}
     path = tmp_path / "cluster.yaml"
@@ -48,7 +48,6 @@ def command_lines() -> Iterator[str]:
 
 
 def test_stopped_and_finished(start_script, server, cluster_file, tmp_path, unbroken):
-    before = set(Path("/tmp").glob("dgmm-tls-*"))
     run = start_script("ssh/fit.sh")
     run.wait_for("iteration 3:")
     shown = list(command_lines())
@@ -63,19 +62,20 @@ def test_stopped_and_finished(start_script, server, cluster_file, tmp_path, unbr
     assert re.search(r"ssh cluster: \d worker\(s\) of 1.00 GiB at tls://127.0.0.1", text)
     assert (tmp_path / "ck.dgmm").read_bytes() == unbroken
     poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
-    assert set(Path("/tmp").glob("dgmm-tls-*")) <= before, "temporary certificates are gone"
+    assert list(tmp_path.glob(".dgmm-tls-*")) == [], "temporary certificates are gone"
 
 
-def test_a_driver_that_is_killed_leaves_nothing(start_script, server, cluster_file):
+def test_a_driver_that_is_killed_leaves_nothing(start_script, server, cluster_file, tmp_path):
     run = start_script("ssh/fit.sh")
     run.wait_for("iteration 2:")
     assert len(server.processes()) > 3
+    assert len(list(tmp_path.glob(".dgmm-tls-*"))) == 1
     run.kill()
     poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
+    assert list(tmp_path.glob(".dgmm-tls-*")) == []
 
 
 def test_hosts_that_refuse(cluster_file, server, tmp_path):
-    before = set(Path("/tmp").glob("dgmm-tls-*"))
     (tmp_path / "none").write_text("")
     for setting, why in (
         (f"known_hosts={tmp_path / 'none'}", "HostKeyNotVerifiable"),
@@ -88,4 +88,4 @@ def test_hosts_that_refuse(cluster_file, server, tmp_path):
         assert "Error: no cluster by ssh: " in finished.err
         assert why in finished.err
         assert "Traceback" not in finished.err
-        assert set(Path("/tmp").glob("dgmm-tls-*")) <= before
+        assert list(tmp_path.glob(".dgmm-tls-*")) == []
