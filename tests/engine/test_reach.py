@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,15 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from servers.slurm import poll
+from sklearn.exceptions import ConvergenceWarning
 
+import dgmm.data.zarr_array
+import dgmm.engine.settings
 from dgmm import GaussianMixture
+from dgmm.engine.events import Iterated
 from dgmm.engine.predict import open_output, predict
+from dgmm.engine.run import Silence
 from dgmm.engine.scheduling import client_when_needed, scheduler_for
 from dgmm.errors import ClusterError, EnvironmentWarning, UnreachablePath
 
@@ -131,3 +138,32 @@ def test_a_client_that_is_not_needed_is_not_started(tmp_path):
             with scheduler_for(local=True) as scheduler:
                 assert type(scheduler).__name__ == "LocalScheduler"
     assert len(started) == 1, "one for all passes"
+
+
+def test_no_worker_left_in_the_middle_gives_up_with_the_state_on_disk(empty_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)
+    zarr.create_array(tmp_path / "x.zarr", data=ROWS, chunks=(200, 2))
+
+    class Leave(Silence):
+        def on_event(self, event: object) -> None:
+            if isinstance(event, Iterated) and event.n_iter == 3:
+                empty_cluster.cluster.scale(0)
+                poll(lambda: not empty_cluster.nthreads(), 30, lambda: "the worker stays")
+
+    def fitted(observer: Silence, **where: object) -> bytes:
+        mixture = GaussianMixture(2, random_state=0, max_iter=6, tol=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(str(tmp_path / "x.zarr"), observer=observer, **where)
+        return mixture.covariances_.tobytes()
+
+    empty_cluster.cluster.scale(1)
+    with (
+        dask.config.set({"dgmm.worker-timeout": "1 s"}),
+        pytest.raises(ClusterError, match="The last state is in the checkpoint"),
+    ):
+        fitted(Leave(), checkpoint=tmp_path / "ck")
+    assert list((tmp_path / "ck").glob("iteration-*3*"))
+    empty_cluster.cluster.scale(1)
+    assert fitted(Silence(), checkpoint=tmp_path / "ck") == fitted(Silence())
