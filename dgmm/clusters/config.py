@@ -87,15 +87,24 @@ def parse_setting(text: str) -> tuple[str, Any]:
         msg = f"{text!r} sets nothing; expected KEY=VALUE, such as workers.count=20"
         raise InvalidClusterFile(msg)
     try:
-        return key, yaml.load(value, _Loader)  # noqa: S506  a SafeLoader
+        return key, _parse(value)
     except yaml.YAMLError:
         msg = f"{key}: {value!r} is not YAML; put text with special characters in quotes"
         raise InvalidClusterFile(msg) from None
 
 
+def _parse(text: str) -> Any:
+    """Read YAML as `yaml.safe_load` does, but for numbers to the base of 60."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(), _Loader)  # noqa: S506  a SafeLoader
+        values = _parse(path.read_text())
     except FileNotFoundError:
         msg = f"there is no cluster file {path}; the repository's cluster-configs/ has one for each kind"
         raise InvalidClusterFile(msg) from None
