@@ -94,10 +94,11 @@ def start(cluster: Batch) -> Iterator[Any]:
 
 
 def _scheduler_of(cluster: Batch, refusals: list[str], stack: contextlib.ExitStack) -> Any:
-    tls = cluster.tls
-    if tls == "temporary":
-        folder = Path(cluster.tls_directory or Path.cwd()) / f"{TLS_FOLDER}{secrets.token_hex(8)}"
-        tls = stack.enter_context(temporary_files(folder))
+    if isinstance(cluster.tls, str):
+        folder = Path(cluster.tls_directory or ".").absolute() / f"{TLS_FOLDER}{secrets.token_hex(8)}"
+        tls: Certificates | None = stack.enter_context(temporary_files(folder))
+    else:
+        tls = cluster.tls
     cluster_class = _cluster_class(cluster)
     return cluster_class(
         job_cls=_recording(cluster_class.job_cls, refusals),

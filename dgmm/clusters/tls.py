@@ -6,32 +6,24 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dgmm.clusters.schema import Certificates
 from dgmm.errors import InvalidClusterFile, MissingExtra
 
 
-def security_of(tls: Certificates | Literal["temporary"] | None) -> Any:
+def security_of(tls: Certificates | None) -> Any:
     """A `distributed.Security` that refuses whoever has no certificate of the same authority; None without TLS.
 
     Raises
     ------
     InvalidClusterFile
         A file is missing.
-    MissingExtra
-        Temporary certificates need a package.
     """
     from distributed.security import Security
 
     if tls is None:
         return None
-    if tls == "temporary":
-        try:
-            return Security.temporary()
-        except ImportError as error:
-            msg = "tls: temporary needs the package cryptography; pip install cryptography"
-            raise MissingExtra(msg) from error
     for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
         if not Path(path).is_file():
             msg = f"tls.{name} names {path}, but there is no such file"
@@ -52,7 +44,13 @@ def temporary_files(folder: Path) -> Iterator[Certificates]:
     ------
     MissingExtra
     """
-    security = security_of("temporary")
+    from distributed.security import Security
+
+    try:
+        security = Security.temporary()
+    except ImportError as error:
+        msg = "tls: temporary needs the package cryptography; pip install cryptography"
+        raise MissingExtra(msg) from error
     folder.mkdir(mode=0o700)
     try:
         names = {"cert": security.tls_client_cert, "key": security.tls_client_key}
