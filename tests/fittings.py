@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from commands import ROOT, TIMEOUT
 from servers.slurm import poll
 
-ITERATIONS = 10
+ITERATIONS = 40
 FIT = ("-k", 3, "--seed", 3, "--tol", 0, "--max-iter", ITERATIONS)
 
 
@@ -22,6 +23,13 @@ def need(missing: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def assert_done_once(text: str, stops: int) -> None:
+    """No iteration was done again; a stop may come when one is on disk and has not been told yet."""
+    told = [int(number) for number in re.findall(r"^iteration (\d+):", text, re.M)]
+    assert len(set(told)) == len(told), f"iterations {told}"
+    assert max(told) - stops <= len(told) <= max(told), f"iterations {told}"
 
 
 class Script:
