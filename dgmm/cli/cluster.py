@@ -11,7 +11,7 @@ import click
 import dask
 from dask.utils import format_bytes
 
-from dgmm.cli.options import describe_client, json_option, local_dashboard, log, set_option
+from dgmm.cli.options import describe_client, json_option, log, set_option
 from dgmm.cli.table import show
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
@@ -54,19 +54,20 @@ def check(
     facts: dict[str, Any] = {"kind": described.kind, "submitted": describe(described), "thread_bytes": available}
     limit = "what its machine has" if available is None else format_bytes(available)
     lines = [f"{file}: a {described.kind} cluster", facts["submitted"], f"memory of a worker thread: {limit}"]
-    planned = 0
-    if data is not None:
+    if data is None:
+        show(facts, "\n".join(lines), as_json=as_json)
+    else:
         mixture = GaussianMixture(n_components, covariance_type=covariance_type)
         source, _ = mixture._open(data)
-        planned = PROCESS_BYTES + _thread_bytes(mixture, source)
+        per_thread = _thread_bytes(mixture, source)
+        planned = PROCESS_BYTES + per_thread
         facts |= {"data": data, "planned_bytes": planned}
         lines.append(
             f"needed for {source.n_rows:,} x {source.n_features} rows of {data}, {n_components} components "
             f"({covariance_type}): {format_bytes(planned)}"
         )
-    show(facts, "\n".join(lines), as_json=as_json)
-    if data is not None:
-        check_plan(available, planned - PROCESS_BYTES, data)
+        show(facts, "\n".join(lines), as_json=as_json)
+        check_plan(available, per_thread, data)
 
 
 def _memory_per_thread(described: Cluster) -> int | None:
@@ -93,8 +94,7 @@ def run(file: Path, settings: Sequence[str], *, as_json: bool) -> None:
     described = load_cluster(file, dict(map(parse_setting, settings)))
     began = time.monotonic()
     with client_of(described) as client:
-        said = describe_client(client, loopback=local_dashboard(described))
-        log(f"started in {time.monotonic() - began:.1f} s: {described.kind} cluster, {said}")
+        log(f"started in {time.monotonic() - began:.1f} s, {describe_client(client, described)}")
         there = _fitted()
         workers = client.scheduler_info(n_workers=-1)["workers"]
         hosts = sorted({str(worker["host"]) for worker in workers.values()})

@@ -86,24 +86,20 @@ class Where:
     @contextlib.contextmanager
     def _started(self) -> Iterator[Any]:
         with client_of(self.cluster) as client:
-            log(f"{self.cluster.kind} cluster: {describe_client(client, loopback=local_dashboard(self.cluster))}")
+            log(describe_client(client, self.cluster))
             yield client
 
 
-def local_dashboard(cluster: Cluster) -> bool:
-    """Whether the dashboard listens on the loopback address of its machine."""
-    return str(getattr(cluster, "dashboard", "")).startswith("127.0.0.1:")
-
-
-def describe_client(client: Any, *, loopback: bool) -> str:
-    """Workers, address and dashboard."""
+def describe_client(client: Any, cluster: Cluster) -> str:
+    """Kind, workers, address and dashboard of the cluster that a client belongs to."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     memory = format_bytes(min((w["memory_limit"] for w in workers), default=0))
     dashboard = client.dashboard_link
-    if loopback:  # it listens there alone, and Dask names the scheduler's host
+    if getattr(cluster, "dashboard", "").startswith("127.0.0.1:"):
+        # It listens there alone, and Dask names the scheduler's host.
         dashboard = re.sub(r"//[^/]*:", "//127.0.0.1:", dashboard)
     there = f"{len(workers)} worker(s) of {memory}" if workers else "no worker yet"
-    return f"{there} at {client.scheduler.address}, dashboard {dashboard}"
+    return f"{cluster.kind} cluster: {there} at {client.scheduler.address}, dashboard {dashboard}"
 
 
 def _described(

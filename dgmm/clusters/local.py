@@ -14,9 +14,9 @@ from dask.utils import format_bytes
 from dgmm.clusters.schema import Local
 from dgmm.clusters.settings import quiet_workers
 
-LOCALHOST = "127.0.0.1"
+_LOCALHOST = "127.0.0.1"
 # What a terminal (Ctrl-C) or a batch system sends to the whole process group.
-FOR_THE_DRIVER = (signal.SIGINT, signal.SIGUSR1)
+_FOR_THE_DRIVER = (signal.SIGINT, signal.SIGUSR1)
 
 
 def describe(cluster: Local) -> str:
@@ -27,7 +27,7 @@ def describe(cluster: Local) -> str:
     memory = "its share of this machine's memory" if workers.memory is None else format_bytes(workers.memory)
     return (
         f"{workers.count or CPU_COUNT} worker process(es) of {workers.threads} thread(s) and {memory} each, "
-        f"and a scheduler, on {LOCALHOST}"
+        f"and a scheduler, on {_LOCALHOST}"
     )
 
 
@@ -46,8 +46,8 @@ def start(cluster: Local) -> Iterator[Any]:
                     n_workers=workers.count or CPU_COUNT,
                     threads_per_worker=workers.threads,
                     processes=True,
-                    host=LOCALHOST,
-                    dashboard_address=f"{LOCALHOST}:0",
+                    host=_LOCALHOST,
+                    dashboard_address=f"{_LOCALHOST}:0",
                     silence_logs=False,
                     **{name: value for name, value in given.items() if value is not None},
                 )
@@ -65,7 +65,7 @@ def _deaf_processes() -> Iterator[None]:
     """
     # Its start would unblock SIGINT in the very thread that starts a worker.
     multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_DRIVER)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
     try:
         yield
     finally:
