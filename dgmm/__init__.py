@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dgmm.clusters.start import cluster
+    from dgmm.data.source import open_source
     from dgmm.estimator import GaussianMixture, load
     from dgmm.selection import select
 
@@ -13,7 +14,7 @@ try:
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "unknown"
 
-__all__ = ["GaussianMixture", "__version__", "cluster", "load", "select"]
+__all__ = ["GaussianMixture", "__version__", "cluster", "load", "open_source", "select"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from dgmm.clusters import start
 
         return start.cluster
+    if name == "open_source":
+        from dgmm.data import source
+
+        return source.open_source
     if name == "select":
         from dgmm import selection
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
 from dgmm.data.source import Source
 from dgmm.engine.model import Model
+from dgmm.engine.predict import check_same_names
 from dgmm.engine.settings import Settings, Start
 from dgmm.errors import IllDefinedCovariance, InvalidData, InvalidParameter, UnsupportedDtype
 from dgmm.mixture.covariance import COVARIANCE_TYPES, covariance_type
@@ -212,8 +213,15 @@ def feature_names(X: Any) -> tuple[str, ...]:
     return () if names is None else tuple(str(name) for name in names)
 
 
-def check_feature_names(fitted: Any, X: Any) -> None:
+def check_feature_names(fitted: Any, X: Any, source: Source) -> None:
     """Compare X's names with those that an estimator was fitted with; scikit-learn's words and warnings.
+
+    Parameters
+    ----------
+    fitted : estimator
+    X : object
+    source : Source
+        X, opened: files and grids have names of their own.
 
     Raises
     ------
@@ -222,6 +230,9 @@ def check_feature_names(fitted: Any, X: Any) -> None:
     UnsupportedDtype
         See `feature_names`.
     """
+    if source.feature_names:
+        check_same_names(tuple(getattr(fitted, "feature_names_in_", ())), source)
+        return
     try:
         _check_feature_names(fitted, X, reset=False)
     except TypeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -20,8 +20,6 @@ from dgmm.fitted import FittedMixture
 from dgmm.interchange import model_of_sklearn
 from dgmm.mixture.criteria import LONGEST_RUN, converged
 from dgmm.progress import ProgressLog
-
-Missing = Literal["error", "fill"]
 
 
 class GaussianMixture(FittedMixture):
@@ -85,6 +83,8 @@ class GaussianMixture(FittedMixture):
     history_ : ndarray (n_iter_,), structured
         Of each iteration: `log_likelihood`, `gain`, `seconds`, `rows_per_second`, `smallest_weight`, and
         `smallest_eigenvalue` of the covariances, in units in which each feature's spread is about 1.
+    n_missing_ : int
+        Rows left out because a value was missing.
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X has names.
@@ -153,24 +153,22 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any = None,
         *,
         checkpoint: str | Path | None = None,
-        missing_chunks: Missing = "error",
         observer: Observer | None = None,
     ) -> Self:
         """Fit the mixture, or go on with a fit that was interrupted.
 
         Parameters
         ----------
-        X : array-like, zarr.Array, str, path or dask.array.Array, shape (n, D)
-            A str or path is the address of a Zarr array. Zarr and Dask data are read by the workers of the
-            active `distributed.Client` if there is one; arrays in memory never leave this process.
+        X : array-like, zarr.Array, str, path, dask.array.Array or Source, shape (n, D)
+            A str or path is an address; see `dgmm.open_source`, which has options too, such as rows with missing
+            values to be left out. Data on disk and Dask data are read by the workers of the active
+            `distributed.Client` if there is one; arrays in memory never leave this process.
         y : ignored
         sample_weight : like X, shape (n,), optional
             Chunked in any way.
         checkpoint : path, optional
             A directory. Every finished start and every iteration is made durable in it; the same fit on the
             same directory goes on where it stopped and ends with the same bits as an unbroken one.
-        missing_chunks : {'error', 'fill'}, default='error'
-            What to make of chunks that a Zarr array does not store.
         observer : Observer, optional
             Hears of every event; by default a log if `verbose`.
 
@@ -183,7 +181,7 @@ class GaussianMixture(FittedMixture):
         DgmmError
             One of the tree in `dgmm.errors`; what can be checked is checked before a pass is spent.
         """
-        source, weights = self._open(X, sample_weight, missing_chunks)
+        source, weights = self._open(X, sample_weight)
         settings, seed_is_given = self._settings(source)
         if observer is None and self.verbose:
             observer = ProgressLog(every=self.verbose_interval, timed=self.verbose > 1)
@@ -201,7 +199,7 @@ class GaussianMixture(FittedMixture):
         path = (*earlier, *model.history)[-LONGEST_RUN:]
         if earlier and converged(path, self.tol):
             model = replace(model, converged=True)
-        self._take(model, X)
+        self._take(model, X, source)
         self._log_likelihoods = () if self.accelerate else path
         for caution in outcome.run.cautions():
             warnings.warn(caution, CollapsedComponentWarning, stacklevel=2)
@@ -234,17 +232,15 @@ class GaussianMixture(FittedMixture):
         new._adopt(model)
         return new
 
-    def _take(self, model: Model, X: Any) -> None:
-        """Become the mixture that was fitted to X."""
-        self._adopt(replace(model, feature_names=feature_names(X)))
+    def _take(self, model: Model, X: Any, source: Source) -> None:
+        """Become the mixture that was fitted to X, which was opened as `source`."""
+        self._adopt(replace(model, feature_names=source.feature_names or feature_names(X)))
 
-    def _open(
-        self, X: Any, sample_weight: Any = None, missing_chunks: Missing = "error"
-    ) -> tuple[Source, Source | None]:
+    def _open(self, X: Any, sample_weight: Any = None) -> tuple[Source, Source | None]:
         """Check everything that takes no pass to check, and open the data."""
         check_parameters(self.get_params())
         feature_names(X)
-        source = open_source(X, missing_chunks=missing_chunks)
+        source = open_source(X)
         if source.n_rows < 2:
             msg = f"Found 1 sample in {source.name} while a minimum of 2 is required; give more rows"
             raise ShapeMismatch(msg)
@@ -254,10 +250,7 @@ class GaussianMixture(FittedMixture):
                 f"n_samples = {source.n_rows}; use fewer components"
             )
             raise ShapeMismatch(msg)
-        weights = None
-        if sample_weight is not None:
-            weights = open_weights(sample_weight, source.n_rows, source.bounds, missing_chunks=missing_chunks)
-        return source, weights
+        return source, None if sample_weight is None else open_weights(sample_weight, source)
 
     def _settings(self, source: Source) -> tuple[Settings, bool]:
         return settings_of(self.get_params(), source, self._last(source))

@@ -100,6 +100,7 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.converged_ = model.converged
         self.n_iter_ = model.n_iter
         self.n_passes_ = model.n_passes
+        self.n_missing_ = model.n_missing
         self.history_ = history_table(model.trace, model.n_rows)
         self.lower_bounds_ = list(model.history)
         self.lower_bound_ = model.history[-1] if model.history else -np.inf
@@ -111,8 +112,8 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _source(self, X: Any) -> Source:
         check_is_fitted(self)
-        check_feature_names(self, X)
         source = open_source(X)
+        check_feature_names(self, X, source)
         if source.n_features != self.n_features_in_:
             msg = (
                 f"X has {source.n_features} features, but {type(self).__name__} is expecting "
@@ -129,7 +130,7 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source = self._source(X)
         weights = None
         if sample_weight is not None:
-            weights = open_weights(sample_weight, source.n_rows, source.bounds)
+            weights = open_weights(sample_weight, source)
         return total_score(source, weights, self._model.score_work())
 
 

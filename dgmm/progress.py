@@ -57,7 +57,7 @@ class ProgressLog:
         seconds, self._began = now - self._began, now
         match event:
             case Scanned(scan):
-                text = f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}"
+                text = f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}{left_out(scan.n_missing)}"
                 self._line(text + self._pace(scan.n_rows, seconds))
             case Searched(name, run):
                 note = f", failed: {run.failed}" if run.failed else ""
@@ -95,6 +95,11 @@ def spoken(name: str) -> str:
         "move": f"split-and-merge round {int(rest[0]) + 1} of start {int(number) + 1}" if rest else "",
     }
     return words.get(kind) or f"{int(number)} components, {kind}"
+
+
+def left_out(n_missing: int) -> str:
+    """How messages say that rows were left out."""
+    return f", {n_missing:,} rows with a missing value left out" if n_missing else ""
 
 
 def _gain(history: tuple[float, ...]) -> str:

@@ -18,7 +18,7 @@ from dgmm.engine.run import Observer, select_model
 from dgmm.engine.selection import CRITERIA
 from dgmm.engine.settings import Contest
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter
-from dgmm.estimator import GaussianMixture, Missing
+from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 from dgmm.progress import ProgressLog
 
@@ -96,7 +96,6 @@ def select(
     holdout: float | None = None,
     sample_weight: Any = None,
     checkpoint: str | Path | None = None,
-    missing_chunks: Missing = "error",
     observer: Observer | None = None,
     **settings: Any,
 ) -> Selection:
@@ -121,7 +120,6 @@ def select(
     sample_weight : like X, shape (n,), optional
     checkpoint : path, optional
         A directory that makes the selection resumable, as in `GaussianMixture.fit`.
-    missing_chunks : {'error', 'fill'}
     observer : Observer, optional
     **settings
         Parameters of `GaussianMixture`: tol, n_init, random_state, reg_covar, ...
@@ -148,7 +146,7 @@ def select(
     (3, 'spherical')
     """
     source, weights, contest, seed_is_given = prepare(
-        X, n_components, covariance_types, criterion, holdout, sample_weight, missing_chunks, settings
+        X, n_components, covariance_types, criterion, holdout, sample_weight, settings
     )
     if observer is None and settings.get("verbose"):
         observer = ProgressLog(every=settings.get("verbose_interval", 10), timed=settings["verbose"] > 1)
@@ -157,7 +155,7 @@ def select(
     )
     chosen = contest.of(selection.best())
     best = GaussianMixture(chosen.n_components, covariance_type=chosen.covariance_type, **settings)
-    best._take(model, X)
+    best._take(model, X, source)
     for caution in outcome.run.cautions():
         warnings.warn(f"of the best candidate {caution}", CollapsedComponentWarning, stacklevel=2)
     if not model.converged and best.max_iter > 0:
@@ -176,14 +174,13 @@ def prepare(
     criterion: str,
     holdout: float | None,
     sample_weight: Any,
-    missing_chunks: Missing,
     settings: dict[str, Any],
 ) -> tuple[Source, Source | None, Contest, bool]:
     """Check everything that takes no pass to check, and open the data; whether the seed is given comes last."""
     candidates = _candidates(n_components, covariance_types)
     held_out = _held_out(criterion, holdout)
     template = GaussianMixture(max(k for k, _ in candidates), **_known(settings))
-    source, weights = template._open(X, sample_weight, missing_chunks)
+    source, weights = template._open(X, sample_weight)
     base, seed_is_given = template._settings(source)
     return source, weights, Contest(base, candidates, criterion, held_out), seed_is_given
 

@@ -375,7 +375,7 @@ def test_weights_are_routed_only_where_it_was_asked_for():
         routing = model.get_metadata_routing()
         assert routing.fit.requests["sample_weight"] is True
         assert routing.score.requests["sample_weight"] is None
-        assert set(routing.fit.requests) == {"sample_weight", "checkpoint", "missing_chunks", "observer"}
+        assert set(routing.fit.requests) == {"sample_weight", "checkpoint", "observer"}
         scaler = StandardScaler().set_fit_request(sample_weight=False)
         pipeline = make_pipeline(scaler, model).fit(ROWS, sample_weight=WEIGHTS)
         scaled = StandardScaler().fit_transform(ROWS)

@@ -134,7 +134,7 @@ def test_the_best_line_has_the_figures_of_its_model(rows, found):
     (line,) = (e for e in found.table if (e.n_components, e.covariance_type) == (3, "diag"))
     best = found.best
     assert (best.n_components, best.covariance_type) == (3, "diag")
-    left_out = Subset(0.1, seed=3, held_out=True).weights(0, len(rows), None) > 0
+    left_out = Subset(0.1, seed=3, held_out=True).weights(np.arange(len(rows)), None) > 0
     kept = rows[~left_out]
     r = best.predict_proba(kept)
     entropy = -np.sum(r[r > 0] * np.log(r[r > 0]))

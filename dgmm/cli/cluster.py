@@ -11,7 +11,7 @@ import click
 import dask
 from dask.utils import format_bytes
 
-from dgmm.cli.options import describe_client, json_option, log, set_option
+from dgmm.cli.options import Reading, describe_client, json_option, log, reading_options, set_option
 from dgmm.cli.table import show
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
@@ -35,6 +35,7 @@ def cluster() -> None:
 @click.option("-k", "--n-components", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--covariance-type", default="full", show_default=True, type=click.Choice(list(COVARIANCE_TYPES)))
 @set_option
+@reading_options
 @json_option
 def check(
     file: Path,
@@ -42,6 +43,7 @@ def check(
     n_components: int,
     covariance_type: str,
     settings: Sequence[str],
+    reading: Reading,
     *,
     as_json: bool,
 ) -> None:
@@ -58,7 +60,7 @@ def check(
         show(facts, "\n".join(lines), as_json=as_json)
     else:
         mixture = GaussianMixture(n_components, covariance_type=covariance_type)
-        source, _ = mixture._open(data)
+        source, _ = mixture._open(reading.open(data))
         per_thread = _thread_bytes(mixture, source)
         planned = PROCESS_BYTES + per_thread
         facts |= {"data": data, "planned_bytes": planned}

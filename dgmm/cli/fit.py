@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from dgmm.cli.fitting import DEFAULTS, fit_options, resumable, say_if_complete, setting
 from dgmm.cli.options import (
+    Reading,
     Where,
     check_writable,
     cluster_options,
     data_argument,
     json_option,
-    missing_option,
+    reading_options,
 )
 from dgmm.cli.progress import FitLog
 from dgmm.cli.table import component_table, components_json, show
@@ -36,7 +37,7 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
 @click.option("--accelerate", is_flag=True, help="Extrapolate where EM crawls.")
 @setting("--n-finalists", "n_finalists", "Best starts that go on to all rows.", type=click.IntRange(min=1))
 @fit_options
-@missing_option
+@reading_options
 @cluster_options
 @json_option
 def fit(
@@ -44,7 +45,7 @@ def fit(
     model_file: Path,
     weights: str | None,
     checkpoint: Path | None,
-    missing_chunks: Literal["error", "fill"],
+    reading: Reading,
     where: Where,
     *,
     as_json: bool,
@@ -57,7 +58,8 @@ def fit(
     """
     check_writable(model_file, "--model")
     mixture = GaussianMixture(**settings)
-    source, source_weights = mixture._open(data, weights, missing_chunks)
+    source = reading.open(data)
+    source, source_weights = mixture._open(source, reading.weights(weights, source))
     began, observer = time.monotonic(), FitLog()
     with resumable(checkpoint), where.client(source):
         mixture.fit(source, sample_weight=source_weights, checkpoint=checkpoint, observer=observer)
@@ -66,7 +68,8 @@ def fit(
     parameters = mixture._model.in_data_units()
     facts = {
         "model": str(model_file),
-        "rows": source.n_rows,
+        "rows": mixture._model.n_rows,
+        "rows_left_out": mixture.n_missing_,
         "n_iter": mixture.n_iter_,
         "n_passes": mixture.n_passes_,
         "converged": mixture.converged_,
@@ -75,7 +78,7 @@ def fit(
         **components_json(parameters),
     }
     text = (
-        f"{component_table(parameters)}\n\n"
+        f"{component_table(parameters, source.feature_names)}\n\n"
         f"mean log-likelihood {mixture.lower_bound_:.9g} after {mixture.n_iter_} iterations"
         f" and {mixture.n_passes_} passes over the data"
         f"{'' if mixture.converged_ else ' (not converged)'}; model written to {model_file}"

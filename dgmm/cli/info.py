@@ -18,7 +18,7 @@ from dgmm.engine.model import KIND, Model
 from dgmm.engine.sampled import Run
 from dgmm.errors import EnvironmentWarning, SourceNotFound
 from dgmm.mixture.criteria import aic, bic, icl
-from dgmm.progress import spoken
+from dgmm.progress import left_out, spoken
 
 
 @click.command()
@@ -40,6 +40,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         "path": str(path),
         "sha256": archive.digest(path),
         "rows": model.n_rows,
+        "rows_left_out": model.n_missing,
         "weight": model.weight,
         "dtype": model.dtype.name,
         "n_iter": model.n_iter,
@@ -55,7 +56,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
     k, d = parameters.means.shape
     lines = [
         f"model of {k} components ({parameters.covariance.name}) in {d} features, "
-        f"fitted to {model.n_rows:,} rows of {model.dtype.name}",
+        f"fitted to {model.n_rows:,} rows of {model.dtype.name}{left_out(model.n_missing)}",
         f"{'converged' if model.converged else 'not converged'} after {model.n_iter} iterations and "
         f"{model.n_passes} passes over the data",
         f"mean log-likelihood: {'unknown' if log_likelihood is None else format(log_likelihood, '.9g')}",
@@ -169,7 +170,9 @@ def _criteria(name: str, found: Progress, judged: Judged) -> dict[str, float]:
 
 def _scanned(found: Progress) -> str:
     scan = found.scan
-    return f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}" if scan else "scan: not done"
+    if scan is None:
+        return "scan: not done"
+    return f"scan: {scan.n_rows:,} rows, sample of {len(scan.rows):,}{left_out(scan.n_missing)}"
 
 
 def _runs(runs: Mapping[str, Run]) -> list[str]:

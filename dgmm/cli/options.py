@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from dask.utils import format_bytes, parse_bytes
@@ -18,7 +18,7 @@ from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
 from dgmm.clusters.start import client_of
-from dgmm.data.source import Source
+from dgmm.data.source import Missing, Source, open_source, open_weights
 from dgmm.engine.scheduling import client_when_needed
 
 Command = Callable[..., None]
@@ -33,13 +33,48 @@ model_option = click.option(
     help="Model file that `dgmm fit` wrote.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object to standard output.")
-missing_option = click.option(
-    "--missing-chunks",
-    type=click.Choice(["error", "fill"]),
-    default="error",
-    show_default=True,
-    help="What to make of chunks that a Zarr array does not store.",
-)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a command reads its data: the options of `open_source`.
+
+    Attributes
+    ----------
+    missing : {'error', 'drop'} or None
+    missing_chunks : {'error', 'fill'}
+    """
+
+    missing: Missing | None
+    missing_chunks: Literal["error", "fill"]
+
+    def open(self, data: str) -> Source:
+        """The data at an address."""
+        return open_source(data, **vars(self))
+
+    def weights(self, address: str | None, source: Source) -> Source | None:
+        """The sample weights of the rows of `source`, if there are some."""
+        return None if address is None else open_weights(address, source, missing_chunks=self.missing_chunks)
+
+
+def reading_options(command: Command) -> Command:
+    """Add the options of `Reading`; the command gets them as `reading`."""
+
+    @click.option(
+        "--missing", type=click.Choice(["error", "drop"]),
+        help="Rows with a missing value are an error, or are left out.  [default: error]",
+    )  # fmt: skip
+    @click.option(
+        "--missing-chunks", type=click.Choice(["error", "fill"]), default="error", show_default=True,
+        help="What to make of chunks that a Zarr array does not store.",
+    )  # fmt: skip
+    @functools.wraps(command)
+    def with_reading(
+        *args: Any, missing: Missing | None, missing_chunks: Literal["error", "fill"], **kwargs: Any
+    ) -> None:
+        command(*args, reading=Reading(missing, missing_chunks), **kwargs)
+
+    return with_reading
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from dgmm.cli import signals
 from dgmm.cli.options import (
+    Reading,
     Where,
     check_output,
     cluster_options,
     data_argument,
     json_option,
     log,
-    missing_option,
     model_option,
+    reading_options,
 )
 from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
-from dgmm.data.source import open_source
 from dgmm.engine import archive
 from dgmm.engine.model import Model
 from dgmm.engine.predict import check_features, open_output
@@ -38,7 +38,7 @@ from dgmm.engine.rowwise import QUANTITIES
 @click.option("--log-density", is_flag=True, help="The log-density of the mixture, float64.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True,
               help="Of responsibilities.")  # fmt: skip
-@missing_option
+@reading_options
 @cluster_options
 @json_option
 def predict(
@@ -46,7 +46,7 @@ def predict(
     model_file: Path,
     out: str,
     dtype: str,
-    missing_chunks: Literal["error", "fill"],
+    reading: Reading,
     where: Where,
     *,
     as_json: bool,
@@ -59,7 +59,7 @@ def predict(
     """
     check_output(out, "--out")
     model = Model.load(model_file)
-    source = open_source(data, missing_chunks=missing_chunks)
+    source = reading.open(data)
     check_features(model, source)
     wanted = [name for name in QUANTITIES if flags[name]] or ["labels"]
     began = time.monotonic()

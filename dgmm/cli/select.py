@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from dgmm.cli.fitting import fit_options, resumable, say_if_complete
 from dgmm.cli.options import (
+    Reading,
     Where,
     check_writable,
     cluster_options,
     data_argument,
     json_option,
-    missing_option,
+    reading_options,
 )
 from dgmm.cli.progress import FitLog
 from dgmm.cli.table import components_json, finite, show
@@ -79,7 +80,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]
     help="Fraction of rows left out.  [default: 0.1 for --criterion holdout, else 0]",
 )  # fmt: skip
 @fit_options
-@missing_option
+@reading_options
 @cluster_options
 @json_option
 def select(
@@ -91,7 +92,7 @@ def select(
     holdout: float | None,
     weights: str | None,
     checkpoint: Path | None,
-    missing_chunks: Literal["error", "fill"],
+    reading: Reading,
     where: Where,
     *,
     as_json: bool,
@@ -103,8 +104,9 @@ def select(
     With --checkpoint it goes on where it stopped, like a fit.
     """
     check_writable(model_file, "--model")
+    opened = reading.open(data)
     source, source_weights, *_ = prepare(
-        data, components, covariance_types, criterion, holdout, weights, missing_chunks, settings
+        opened, components, covariance_types, criterion, holdout, reading.weights(weights, opened), settings
     )
     began, observer = time.monotonic(), FitLog()
     with resumable(checkpoint), where.client(source):
@@ -123,7 +125,8 @@ def select(
     found.best.save(model_file)
     facts = {
         "model": str(model_file),
-        "rows": source.n_rows,
+        "rows": found.best._model.n_rows,
+        "rows_left_out": found.best.n_missing_,
         "criterion": criterion,
         "n_passes": found.n_passes,
         "seconds": round(time.monotonic() - began, 3),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dgmm.data.boxes import Box
 from dgmm.data.rows import Bounds, Rows, block_dtype
 from dgmm.errors import InvalidData
 
@@ -16,10 +19,70 @@ if TYPE_CHECKING:
     from dgmm.data.source import Source
 
 
+Missing = Literal["error", "drop"]
+"""What becomes of rows with a missing value (NaN): a pass that looks for them fails, or they are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows that lie together, as a step of a pass gets them.
+
+    Attributes
+    ----------
+    first : int
+        Position of its first row in the source.
+    length : int
+        Rows that it has there.
+    rows : ndarray (n, D)
+        Those that are not left out, native float32 or float64.
+    kept : ndarray (n,) or None
+        Their offsets from `first`; None where that is all of them.
+    box : Box or None
+        Where the rows are cells of a grid, which ones; else positions are the global row numbers.
+    """
+
+    first: int
+    length: int
+    rows: Rows
+    kept: NDArray[np.intp] | None = None
+    box: Box | None = None
+
+    @classmethod
+    def of(cls, first: int, rows: Rows, missing: Missing = "error", box: Box | None = None) -> Block:
+        """Rows (length, D) as they were read, less those that are to be left out."""
+        block = cls(first, len(rows), rows, None, box)
+        if missing == "error":
+            return block
+        absent = np.isnan(rows[:, 0])
+        for feature in range(1, rows.shape[1]):
+            absent |= np.isnan(rows[:, feature])
+        if not absent.any():
+            return block
+        kept = np.flatnonzero(~absent)
+        return cls(first, len(rows), rows[kept], kept, box)
+
+    def of_kept(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of values (length, ...), one for each row of the block, those of the rows that are not left out."""
+        return values if self.kept is None else values[self.kept]
+
+    def with_left_out(self, values: NDArray[Any], fill: float) -> NDArray[Any]:
+        """Values (n, ...) for the rows, with `fill` for those left out: (length, ...)."""
+        if self.kept is None:
+            return values
+        whole = np.full((self.length, *values.shape[1:]), fill, values.dtype)
+        whole[self.kept] = values
+        return whole
+
+    def row_numbers(self) -> NDArray[np.int64]:
+        """Global numbers (n,) of the rows, which do not depend on how the data are cut into blocks."""
+        offsets = np.arange(self.length) if self.kept is None else self.kept
+        return self.first + offsets if self.box is None else self.box.row_numbers(offsets)
+
+
 class StoredBlocks:
     """Blocks that the task reads itself; small when pickled.
 
-    Iterating gives ``(start_row, block)`` in row order. While one block is worked on, the next is read in
+    Iterating gives them in the source's order. While one block is worked on, the next is read in
     a background thread; the thread ends with the iterator, also when that is closed early.
 
     Parameters
@@ -33,8 +96,9 @@ class StoredBlocks:
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __iter__(self) -> Iterator[tuple[int, Rows]]:
-        blocks = _in_order(self.source)
+    def __iter__(self) -> Iterator[Block]:
+        source = self.source
+        blocks = (Block.of(first, rows, source.missing, source.box(first)) for first, rows in _in_order(source))
         if not self.source.reads_ahead:
             yield from blocks
             return
@@ -53,7 +117,7 @@ def _in_order(source: Source) -> Iterator[tuple[int, Rows]]:
     rest: Rows | None = None  # rows read but not given yet
     for start, stop in pairwise(bounds):
         if stop > position:
-            until = min(-(-stop // source.stride) * source.stride, bounds[-1])
+            until = min(source.chunk_end(stop), bounds[-1])
             fresh = source.read(position, until)
             rest = fresh if rest is None else np.concatenate([rest, fresh])
             del fresh
@@ -76,23 +140,37 @@ class ComputedBlocks:
         Features of each block.
     dtype : dtype
         Native float32 or float64: what the blocks are converted to.
+    missing : {"error", "drop"}
+    boxes : sequence of (Box or None)
+        Of each block.
     """
 
-    def __init__(self, name: str, bounds: Bounds, n_features: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        bounds: Bounds,
+        n_features: int,
+        dtype: np.dtype[Any],
+        missing: Missing,
+        boxes: Sequence[Box | None],
+    ) -> None:
         self.name = name
         self.bounds = bounds
         self.n_features = n_features
         self.dtype = dtype
+        self.missing = missing
+        self.boxes = boxes
 
-    def walk(self, blocks: list[Any]) -> Iterator[tuple[int, Rows]]:
-        """Give ``(start_row, block)`` for each computed block.
+    def walk(self, blocks: list[Any]) -> Iterator[Block]:
+        """Give each computed block.
 
         Raises
         ------
         InvalidData
             A block is not what the Dask array said it would be.
         """
-        for (start, stop), computed in zip(pairwise(self.bounds.tolist()), blocks, strict=True):
+        ranges = pairwise(self.bounds.tolist())
+        for (start, stop), computed, box in zip(ranges, blocks, self.boxes, strict=True):
             block = np.asarray(computed)
             expected = (stop - start, self.n_features)
             where = f"the block of rows {start}:{stop} of {self.name}"
@@ -103,7 +181,7 @@ class ComputedBlocks:
                 )
                 raise InvalidData(msg)
             block_dtype(block.dtype, where)
-            yield start, block.astype(self.dtype, copy=False)
+            yield Block.of(start, block.astype(self.dtype, copy=False), self.missing, box)
 
 
 BlockInput = StoredBlocks | list[Any]
@@ -111,7 +189,7 @@ BlockInput = StoredBlocks | list[Any]
 delayed blocks, which arrive computed."""
 
 
-def iter_blocks(received: BlockInput) -> Iterator[tuple[int, Rows]]:
+def iter_blocks(received: BlockInput) -> Iterator[Block]:
     """Walk through what a leaf task received.
 
     Parameters
@@ -121,8 +199,7 @@ def iter_blocks(received: BlockInput) -> Iterator[tuple[int, Rows]]:
 
     Yields
     ------
-    (int, ndarray of shape (rows, n_features))
-        Global index of the block's first row, and the block as native float32 or float64.
+    Block
 
     Raises
     ------
@@ -132,5 +209,5 @@ def iter_blocks(received: BlockInput) -> Iterator[tuple[int, Rows]]:
     if isinstance(received, StoredBlocks):
         return iter(received)
     promise, *blocks = received
-    walk: Iterator[tuple[int, Rows]] = promise.walk(blocks)
+    walk: Iterator[Block] = promise.walk(blocks)
     return walk

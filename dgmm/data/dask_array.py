@@ -92,7 +92,9 @@ class DaskSource(Source):
         if self._delayed is None:
             self._delayed = self._array.to_delayed()[:, 0].tolist()
         bounds = self.bounds[first : last + 1]
-        return [ComputedBlocks(self.name, bounds, self.n_features, self.dtype), *self._delayed[first:last]]
+        boxes = [None] * (last - first)
+        promise = ComputedBlocks(self.name, bounds, self.n_features, self.dtype, self.missing, boxes)
+        return [promise, *self._delayed[first:last]]
 
     def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
         """Give the same rows in other blocks: the array is rechunked unless its chunks are those already."""

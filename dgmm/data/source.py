@@ -10,11 +10,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.blocks import BlockInput, StoredBlocks, iter_blocks
+from dgmm.data.blocks import Block, BlockInput, Missing, StoredBlocks, iter_blocks
+from dgmm.data.boxes import Box
 from dgmm.data.rows import Bounds, Rows
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights
 
-__all__ = ["BlockInput", "Source", "iter_blocks", "open_source", "open_weights"]
+__all__ = ["Block", "BlockInput", "Missing", "Source", "iter_blocks", "open_source", "open_weights"]
 
 
 class Source(ABC):
@@ -30,13 +31,15 @@ class Source(ABC):
         Of the blocks it gives: native float32 or float64.
     bounds : ndarray of int64, shape (n_blocks + 1,)
         Block b is rows ``bounds[b]:bounds[b + 1]``. They follow from shape, dtype and chunks alone.
+    feature_names : tuple of str
+        Empty where the data have none.
+    missing : {"error", "drop"}
+        What becomes of rows with a missing value.
     local : bool
         The rows live in this process's memory and are not shipped to workers.
     read_bytes : int
         Bytes held at most while one block is read: the block, and the storage chunks in flight. The block
         that is worked on meanwhile comes on top.
-    stride : int
-        Rows that are read at one go anyway (a storage chunk); 1 where any slice is as good.
     reads_ahead : bool
         Whether reading takes time that a second thread can hide.
     delayed : bool
@@ -50,7 +53,8 @@ class Source(ABC):
     bounds: Bounds
     local: bool
     read_bytes: int
-    stride: int = 1
+    feature_names: tuple[str, ...] = ()
+    missing: Missing = "error"
     reads_ahead: bool = True
     delayed: bool = False
 
@@ -74,6 +78,14 @@ class Source(ABC):
     def locate(self, row: int, feature: int) -> str:
         """Where a value is stored, e.g. "chunk c/3/0 of data.zarr, row 12345, feature 2"."""
 
+    def chunk_end(self, stop: int) -> int:
+        """Where the storage chunk ends that row ``stop - 1`` is read with anyway."""
+        return stop
+
+    def box(self, first: int) -> Box | None:
+        """Which cells of a grid the block that begins at position `first` is."""
+        return None
+
     def block_input(self, first: int, last: int) -> BlockInput:
         """What a leaf task receives for blocks ``first:last``; `iter_blocks` walks through it."""
         return StoredBlocks(self.rows(self.bounds[first : last + 1]))
@@ -86,7 +98,11 @@ class Source(ABC):
 
 
 def open_source(
-    data: object, *, missing_chunks: Literal["error", "fill"] = "error", name: str | None = None
+    data: object,
+    *,
+    missing: Missing | None = None,
+    missing_chunks: Literal["error", "fill"] = "error",
+    name: str | None = None,
 ) -> Source:
     """Describe data as rows in blocks; no row is read yet.
 
@@ -95,6 +111,9 @@ def open_source(
     data : array-like, zarr.Array, str, path, dask.array.Array or Source
         Rows x features. A str or path is the address of a Zarr array (format 2 or 3): a folder, or a URL
         that fsspec understands. A Dask array of unknown chunk lengths is computed once to measure them.
+    missing : {"error", "drop"}, optional
+        What becomes of rows with a missing value (NaN): the first is an error, or they are left out of a fit
+        and have no results. Default: "error".
     missing_chunks : {"error", "fill"}
         What to make of chunks that a Zarr array does not store.
     name : str, optional
@@ -112,28 +131,26 @@ def open_source(
         Not rows x features of real numbers: its subclasses `ShapeMismatch`, `UnsupportedDtype`,
         `MissingChunks`, `NonFiniteData`; or not a Zarr array at all.
     """
-    if isinstance(data, Source):
-        return data
-    return _open(data, missing_chunks=missing_chunks, name=name)
+    if missing not in (None, "error", "drop"):
+        msg = f"missing is {missing!r}; expected 'error' or 'drop'."
+        raise InvalidParameter(msg)
+    source = data if isinstance(data, Source) else _open(data, missing_chunks=missing_chunks, name=name)
+    if missing is None or missing == source.missing:
+        return source
+    source = copy.copy(source)
+    source.missing = missing
+    return source
 
 
-def open_weights(
-    weights: object,
-    n_rows: int,
-    bounds: NDArray[np.integer[Any]],
-    *,
-    missing_chunks: Literal["error", "fill"] = "error",
-) -> Source:
+def open_weights(weights: object, source: Source, *, missing_chunks: Literal["error", "fill"] = "error") -> Source:
     """Describe sample weights as a source of one feature with the data's blocks.
 
     Parameters
     ----------
     weights : array-like, zarr.Array, str, path, dask.array.Array or Source
         One weight a row: shape (n_rows,) or (n_rows, 1), in any chunking.
-    n_rows : int
-        Rows of the data.
-    bounds : ndarray of int, shape (n_blocks + 1,)
-        Bounds of the data's blocks.
+    source : Source
+        The data.
     missing_chunks : {"error", "fill"}
         What to make of chunks that a Zarr array does not store.
 
@@ -143,14 +160,14 @@ def open_weights(
         Not one weight a row.
     """
     if isinstance(weights, Source):
-        source = weights
+        found = weights
     else:
-        source = _open(weights, missing_chunks=missing_chunks, name=_weights_name(weights), column=True)
-    if (source.n_rows, source.n_features) != (n_rows, 1):
-        found = f"{source.n_rows} x {source.n_features}" if source.n_features > 1 else f"{source.n_rows}"
-        msg = f"Found {found} sample weights in {source.name} for {n_rows} rows; expected one weight a row."
+        found = _open(weights, missing_chunks=missing_chunks, name=_weights_name(weights), column=True)
+    if (found.n_rows, found.n_features) != (source.n_rows, 1):
+        shape = f"{found.n_rows} x {found.n_features}" if found.n_features > 1 else f"{found.n_rows}"
+        msg = f"Found {shape} sample weights in {found.name} for {source.n_rows} rows; expected one weight a row."
         raise InvalidWeights(msg)
-    return source.rows(bounds)
+    return found.rows(source.bounds)
 
 
 def _weights_name(weights: object) -> str | None:

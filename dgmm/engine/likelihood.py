@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr
 
-from dgmm.data.source import Source
+from dgmm.data.source import Block, Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.reach import check_readable
@@ -79,18 +79,21 @@ class PreparedLockstep:
 
     def begin(self) -> BlockFunction:
         step = Lockstep(self.members)
-        return lambda first, rows, weights: step(rows, weights)
+        return lambda block, weights: step(block.rows, weights)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Total log-likelihood and weight of some rows; scores add."""
+    """Total log-likelihood and weight of some rows, and their number; scores add."""
 
     log_likelihood: float
     weight: float
+    n_rows: int
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.log_likelihood + other.log_likelihood, self.weight + other.weight)
+        return Score(
+            self.log_likelihood + other.log_likelihood, self.weight + other.weight, self.n_rows + other.n_rows
+        )
 
 
 class ScoreWork(PreparedEStep):
@@ -104,12 +107,12 @@ class ScoreWork(PreparedEStep):
     def begin(self) -> BlockFunction:
         step = EStep(self.components, self.frame)
 
-        def score(first: int, rows: Rows, weights: Rows | None) -> Score:
-            weight = _checked_weight(first, rows, weights)
+        def score(block: Block, weights: Rows | None) -> Score:
+            weight = _checked_weight(block, weights)
             total = 0.0
-            for place, density, _ in step.posterior(rows):
+            for place, density, _ in step.posterior(block.rows):
                 total += _total(density, weights, place)
-            return Score(total, weight)
+            return Score(total, weight, len(block.rows))
 
         return score
 
@@ -163,10 +166,10 @@ class PreparedCriteria(PreparedLockstep):
     def begin(self) -> BlockFunction:
         step = Lockstep(self.members)
 
-        def criteria(first: int, rows: Rows, weights: Rows | None) -> Together[Criteria]:
-            weight = _checked_weight(first, rows, weights)
+        def criteria(block: Block, weights: Rows | None) -> Together[Criteria]:
+            weight = _checked_weight(block, weights)
             log_likelihood, entropy = np.zeros((2, len(self.members)))
-            for member, place, density, responsibilities in step.posterior(rows):
+            for member, place, density, responsibilities in step.posterior(block.rows):
                 log_likelihood[member] += _total(density, weights, place)
                 each = entr(responsibilities, out=responsibilities).sum(axis=0)
                 entropy[member] += _total(each, weights, place)
@@ -176,12 +179,12 @@ class PreparedCriteria(PreparedLockstep):
         return criteria
 
 
-def _checked_weight(first: int, rows: Rows, weights: Rows | None) -> float:
+def _checked_weight(block: Block, weights: Rows | None) -> float:
     """Weight of a block whose values and sample weights can be used."""
-    check_finite(first, rows)
+    check_finite(block)
     if weights is None:
-        return float(len(rows))
-    check_weights(first, weights)
+        return float(len(block.rows))
+    check_weights(block, weights)
     return float(weights.sum(dtype=float))
 
 

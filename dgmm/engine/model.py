@@ -41,12 +41,15 @@ class Model:
     n_passes : int
         Over all rows, the scan among them.
     n_rows : int
+        Those that were not left out.
     weight : float
         Sum of sample weights.
     feature_names : tuple of str
         Empty where the data had none.
     settings : dict
         The estimator's parameters, as far as JSON can hold them.
+    n_missing : int
+        Rows left out because a value was missing.
     """
 
     parameters: Parameters
@@ -60,6 +63,7 @@ class Model:
     weight: float
     feature_names: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    n_missing: int = 0
 
     @property
     def n_iter(self) -> int:
@@ -95,6 +99,7 @@ class Model:
             "n_passes": self.n_passes,
             "converged": self.converged,
             "n_rows": self.n_rows,
+            "n_missing": self.n_missing,
             "weight": self.weight,
             "radius_squared": self.radius_squared,
             "feature_names": list(self.feature_names),
@@ -141,6 +146,7 @@ class Model:
                 weight=header["weight"],
                 feature_names=tuple(header["feature_names"]),
                 settings=header["settings"],
+                n_missing=header.get("n_missing", 0),
             )
         except (KeyError, TypeError, ValueError) as error:
             msg = f"{path} has the form of a model file but lacks a part: {error!r}. Fit and save it again."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.source import Block
 from dgmm.engine.passes import BlockFunction, Rows
 from dgmm.mixture.frame import spreads
 
@@ -105,7 +106,8 @@ class OutlierWork:
     def begin(self) -> BlockFunction:
         return self._look
 
-    def _look(self, first: int, rows: Rows, weights: Rows | None) -> Outliers:
+    def _look(self, block: Block, weights: Rows | None) -> Outliers:
+        rows = block.rows
         distances = np.empty(len(rows))
         for tile in (slice(start, start + _TILE) for start in range(0, len(rows), _TILE)):
             away = np.abs(rows[tile, self.features].astype(np.float64) - self.middle) / self.spread
@@ -113,4 +115,5 @@ class OutlierWork:
         far = distances > _FAR if weights is None else (distances > _FAR) & (weights > 0)
         found = np.flatnonzero(far)
         own = np.ones(len(found)) if weights is None else weights[found].astype(np.float64)
-        return Outliers(self.most, len(found), first + found, rows[found], own, distances[found]).trimmed()
+        numbers = block.row_numbers()[found]
+        return Outliers(self.most, len(found), numbers, rows[found], own, distances[found]).trimmed()

@@ -12,14 +12,14 @@ import numpy as np
 from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
-from dgmm.data.source import Source, iter_blocks
+from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.scheduling import LocalScheduler, Scheduler
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
 
 Rows = NDArray[np.floating]
-BlockFunction = Callable[[int, Rows, Rows | None], Any]
+BlockFunction = Callable[[Block, Rows | None], Any]
 
 # Children of a merge task; wider means fewer tasks, and more partial sums held at once.
 _MERGE_LEVELS = 3
@@ -31,7 +31,7 @@ class Prepared(Protocol):
     """What every leaf needs, made once by a task of the graph."""
 
     def begin(self) -> BlockFunction:
-        """A function of (first row, rows, weights) whose results add up; it may keep buffers between calls."""
+        """A function of a block and its rows' weights whose results add up; it may keep buffers between calls."""
 
 
 class Work(Protocol):
@@ -54,12 +54,12 @@ def _leaf(
     limit_worker_blas()
     step, total = prepared.begin(), BinaryCounter[Any]()
     weight_blocks = None if weights is None else iter_blocks(weights)
-    for first, block in iter_blocks(rows):
-        w = None if weight_blocks is None else next(weight_blocks)[1][:, 0]
+    for block in iter_blocks(rows):
+        w = None if weight_blocks is None else block.of_kept(next(weight_blocks).rows[:, 0])
         if subset is not None:
-            w = subset.weights(first, len(block), w)
-        total.add(step(first, block, w))
-        report(len(block))
+            w = subset.weights(block.row_numbers(), w)
+        total.add(step(block, w))
+        report(block.length)
     if hasattr(report, "flush"):
         report.flush()
     return total.total()

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dgmm.data.output import RowOutput, unit_rows
-from dgmm.data.source import Source
+from dgmm.data.source import Block, Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.reach import check_output, check_readable
-from dgmm.engine.rowwise import Quantity, describe
+from dgmm.engine.rowwise import Quantity, described
 from dgmm.engine.scheduling import Scheduler, scheduler_for
-from dgmm.engine.validity import check_finite, naming_chunks
-from dgmm.errors import ShapeMismatch
+from dgmm.engine.validity import naming_chunks
+from dgmm.errors import InvalidData, ShapeMismatch
 
 
 class PredictWork(PreparedEStep):
@@ -44,20 +44,22 @@ class PredictWork(PreparedEStep):
     def begin(self) -> BlockFunction:
         wanted: Sequence[Any] = list(self._output.arrays)
 
-        def write(first: int, rows: Rows, weights: Rows | None) -> int:
-            check_finite(first, rows)
-            self._output.write(first, first + len(rows), describe(rows, self, wanted))
-            return len(rows)
+        def write(block: Block, weights: Rows | None) -> int:
+            self._output.write(block.first, block.first + block.length, described(block, self, wanted))
+            return block.length
 
         return write
 
 
 def check_features(model: Model, source: Source) -> None:
-    """Refuse data that have another number of features than the model.
+    """Refuse data of other features than the model's.
 
     Raises
     ------
     ShapeMismatch
+        Another number of them.
+    InvalidData
+        Other names, or another order.
     """
     expected = model.parameters.n_features
     if source.n_features != expected:
@@ -66,6 +68,27 @@ def check_features(model: Model, source: Source) -> None:
             "Pass rows of the same features, in the same order."
         )
         raise ShapeMismatch(msg)
+    check_same_names(model.feature_names, source)
+
+
+def check_same_names(expected: Sequence[str], source: Source) -> None:
+    """Refuse data whose features have other names, where both have some.
+
+    Raises
+    ------
+    InvalidData
+    """
+    found = source.feature_names
+    if not (found and expected) or tuple(found) == tuple(expected):
+        return
+    at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+    differ = f"{len(found)} features" if at is None else f"feature {at} called {found[at]!r}"
+    wanted = f"{len(expected)}" if at is None else f"{expected[at]!r}"
+    msg = (
+        f"{source.name} has {differ}, but the model was fitted to {wanted}. "
+        "Choose the same variables (columns), in the same order."
+    )
+    raise InvalidData(msg)
 
 
 def open_output(

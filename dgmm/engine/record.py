@@ -211,6 +211,7 @@ def _unpack_acceleration(
 def _pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
     header = {
         "n_rows": scan.n_rows,
+        "n_missing": scan.n_missing,
         "weight": scan.weight,
         "complete": scan.complete,
         "n_passes": scan.n_passes,

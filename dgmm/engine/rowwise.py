@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.source import Source, iter_blocks
+from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas, one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.validity import check_finite, naming_chunks
@@ -16,6 +16,8 @@ from dgmm.mixture.expectation import EStep
 
 Quantity = Literal["labels", "responsibilities", "log_density"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+LEFT_OUT: dict[str, float] = {"labels": -1, "responsibilities": np.nan, "log_density": np.nan}
+"""What stands for a row that was left out."""
 
 
 def describe(rows: NDArray[np.floating], prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
     if source.local:
         with one_blas_thread(), naming_chunks(source):
             stored = iter_blocks(source.block_input(0, source.n_blocks))
-            return np.concatenate([_described(first, rows, prepared, quantity) for first, rows in stored])
+            return np.concatenate([described(block, prepared, [quantity])[quantity] for block in stored])
     import dask.array as da
     from dask.delayed import delayed
 
@@ -81,10 +83,12 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
 
 def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> Any:
     limit_worker_blas()
-    ((first, rows),) = iter_blocks(received)
-    return _described(first, rows, prepared, quantity)
+    (block,) = iter_blocks(received)
+    return described(block, prepared, [quantity])[quantity]
 
 
-def _described(first: int, rows: NDArray[np.floating], prepared: PreparedEStep, quantity: Quantity) -> Any:
-    check_finite(first, rows)
-    return describe(rows, prepared, [quantity])[quantity]
+def described(block: Block, prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Any]:
+    """What `describe` says of a block's rows; of those left out: the label -1, and NaN."""
+    check_finite(block)
+    found = describe(block.rows, prepared, wanted)
+    return {name: block.with_left_out(found[name], LEFT_OUT[name]) for name in wanted}

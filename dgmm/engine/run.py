@@ -167,6 +167,7 @@ def _model(scan: Scan, outcome: Outcome, source: Source, settings: Settings) -> 
         trace=outcome.run.trace,
         n_passes=outcome.n_passes,
         n_rows=scan.n_rows,
+        n_missing=scan.n_missing,
         weight=scan.weight,
         settings={"seed": settings.seed},
     )

@@ -37,9 +37,8 @@ class Sample:
     priorities: NDArray[np.float64]
 
     @classmethod
-    def of_block(cls, first: int, rows: Rows, weights: Rows | None, rule: SamplingRule) -> Sample:
-        """The sample of one block that starts at global row `first`."""
-        indices = np.arange(first, first + len(rows))
+    def of_rows(cls, indices: NDArray[np.int64], rows: Rows, weights: Rows | None, rule: SamplingRule) -> Sample:
+        """The sample of rows (n, D) with the global numbers `indices` (n,)."""
         u = uniform_hash(rule.seed, indices)
         if weights is None:
             kept = np.flatnonzero(u <= rule.cutoff)

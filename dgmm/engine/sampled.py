@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Settings
 from dgmm.engine.trace import Trace, timed
-from dgmm.errors import IllDefinedCovariance, InvalidWeights
+from dgmm.errors import IllDefinedCovariance, InvalidData, InvalidWeights
 from dgmm.mixture.collapse import held_by_ridge, multiplicity, outlying, too_few_rows
 from dgmm.mixture.components import Components
 from dgmm.mixture.criteria import projected
@@ -129,12 +129,21 @@ class Sampled:
         return ridge_in_frame(s.covariance, scale, variance, s.reg_covar, s.reg_relative)
 
     def check(self) -> None:
-        """Refuse fewer rows of positive weight than components (`InvalidWeights`)."""
+        """Refuse fewer rows than components, but for those of weight 0 or with a missing value.
+
+        Raises
+        ------
+        InvalidWeights, InvalidData
+        """
         weights, k = self.scan.weights, self.settings.n_components
         present = len(self.scan.rows) if weights is None else np.count_nonzero(weights)
-        if present < k:
-            msg = f"only {present} rows have a positive weight, for {k} components; use fewer"
-            raise InvalidWeights(msg)
+        if present >= k:
+            return
+        if weights is None:
+            msg = f"only {present} rows have no missing value, for {k} components; use fewer"
+            raise InvalidData(msg)
+        msg = f"only {present} rows have a positive weight, for {k} components; use fewer"
+        raise InvalidWeights(msg)
 
     def em(self, tol: float, max_iter: int) -> EM:
         """The iteration."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.source import Source
+from dgmm.data.source import Block, Source
 from dgmm.engine.outliers import Outliers, OutlierWork
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.sample import Sample, SamplingRule
@@ -20,6 +20,8 @@ from dgmm.mixture.frame import Frame, spreads
 # A spread of fewer steps of the dtype is a coarse one: rounding adds a thousandth to its variance.
 _LEAST_STEPS = 10
 _RADIUS_QUANTILE = 0.999
+# Of rows that may be left out, so many at least are thought to stay; more missing ones take a second pass.
+_EXPECTED_SHARE = 0.5
 # Components may be narrower than the data, and precisions are inverse variances.
 _LARGEST_VARIANCE = 1e280
 
@@ -30,6 +32,8 @@ class Summary:
 
     Attributes
     ----------
+    n_rows : int
+        Those that are not left out.
     weight : float
         Sum of sample weights.
     mean, squares : ndarray (D,)
@@ -41,6 +45,7 @@ class Summary:
         Of the content, for sources without a fingerprint of their own; else 0.
     """
 
+    n_rows: int
     weight: float
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
@@ -58,7 +63,8 @@ class Summary:
             squares = self.squares + other.squares + between**2 * (self.weight * share)
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         digest = (self.digest + other.digest) % 2**256
-        return Summary(weight, mean, squares, low, high, self.sample + other.sample, digest)
+        n_rows = self.n_rows + other.n_rows
+        return Summary(n_rows, weight, mean, squares, low, high, self.sample + other.sample, digest)
 
 
 class ScanWork:
@@ -83,22 +89,25 @@ class ScanWork:
     def begin(self) -> BlockFunction:
         return self._summarise
 
-    def _summarise(self, first: int, rows: Rows, weights: Rows | None) -> Summary:
-        check_finite(first, rows)
+    def _summarise(self, block: Block, weights: Rows | None) -> Summary:
+        rows = block.rows
+        check_finite(block)
         if weights is not None:
-            check_weights(first, weights)
-        digest = 0
-        if self._hash_content:
-            parts = (rows,) if weights is None else (rows, weights)
-            state = hashlib.sha256(str(first).encode())
-            for part in parts:
-                state.update(np.ascontiguousarray(part).data)
-            digest = int.from_bytes(state.digest(), "big")
-        sample = Sample.of_block(first, rows, weights, self._rule)
+            check_weights(block, weights)
+        digest = self._digest(block, weights) if self._hash_content else 0
+        sample = Sample.of_rows(block.row_numbers(), rows, weights, self._rule)
         present = rows if weights is None or weights.all() else rows[weights > 0]
         low = present.min(axis=0, initial=np.inf).astype(np.float64)
         high = present.max(axis=0, initial=-np.inf).astype(np.float64)
-        return Summary(*_moments(rows, weights), low, high, sample, digest)
+        return Summary(len(rows), *_moments(rows, weights), low, high, sample, digest)
+
+    @staticmethod
+    def _digest(block: Block, weights: Rows | None) -> int:
+        state = hashlib.sha256(str(block.first).encode())
+        for part in (block.kept, block.rows, weights):
+            if part is not None:
+                state.update(np.ascontiguousarray(part).data)
+        return int.from_bytes(state.digest(), "big")
 
 
 def _moments(rows: Rows, weights: Rows | None) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -138,6 +147,7 @@ class Scan:
     Attributes
     ----------
     n_rows : int
+        Those that are not left out.
     weight : float
         Sum of sample weights.
     frame : Frame
@@ -150,11 +160,13 @@ class Scan:
     complete : bool
         The sample is the whole data set.
     n_passes : int
-        One, or two where outliers were looked for.
+        One; one more each where outliers were looked for, and where most rows are missing.
     radius_squared : float
         A high quantile of |z|^2 in the frame.
     content : str
         Digest of the content where the source has no fingerprint of its own, else empty.
+    n_missing : int
+        Rows left out because a value is missing.
     """
 
     n_rows: int
@@ -170,6 +182,7 @@ class Scan:
     n_passes: int
     radius_squared: float
     content: str
+    n_missing: int = 0
 
     def framed(self, *, isotropic: bool) -> Scan:
         """The same data in the frame that a kind of covariance wants."""
@@ -189,14 +202,12 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     NonFiniteData
         Names the chunk, row and feature.
     InvalidData
-        A feature is so large or so small that its variance is not a double.
+        A feature is so large or so small that its variance is not a double; or no row is left.
     InvalidWeights
         Names the row; or all weights are zero.
     """
     source = passes.source
-    rule = SamplingRule.for_rows(sample_rows, seed, source.n_rows)
-    with naming_chunks(source):
-        summary: Summary = passes.run(ScanWork(rule, hash_content=passes.delayed))
+    summary, n_passes = _summary(passes, sample_rows, seed)
     if not summary.weight > 0:
         msg = "all sample weights are zero; at least one row must have a positive weight"
         raise InvalidWeights(msg)
@@ -208,9 +219,11 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     outliers = OutlierWork.wanted(rows, summary.low, summary.high)
     if outliers is not None:
         rows, weights = _with_outliers(rows, weights, summary.weight, passes.run(outliers), source)
+        n_passes += 1
     frame = Frame.from_sample(rows, isotropic=isotropic)
     return Scan(
-        n_rows=source.n_rows,
+        n_rows=summary.n_rows,
+        n_missing=source.n_rows - summary.n_rows,
         weight=summary.weight,
         frame=frame,
         mean=summary.mean,
@@ -219,11 +232,29 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
         high=summary.high,
         rows=rows,
         weights=weights,
-        complete=sample_rows >= source.n_rows,
-        n_passes=1 if outliers is None else 2,
+        complete=sample_rows >= summary.n_rows,
+        n_passes=n_passes,
         radius_squared=_radius_squared(frame, rows),
         content=f"{summary.digest:064x}" if summary.digest else "",
     )
+
+
+def _summary(passes: Passes, sample_rows: int, seed: int) -> tuple[Summary, int]:
+    """The summary of all rows, with a full sample, and the passes that it took."""
+    source, n_passes = passes.source, 1
+    expected = source.n_rows if source.missing == "error" else int(_EXPECTED_SHARE * source.n_rows) + 1
+    with naming_chunks(source):
+        rule = SamplingRule.for_rows(sample_rows, seed, expected)
+        summary: Summary = passes.run(ScanWork(rule, hash_content=passes.delayed))
+        weighted = passes.weights is not None or passes.subset is not None
+        if not weighted and len(summary.sample.indices) < min(sample_rows, summary.n_rows):
+            # So many rows are missing that the rule passed over some of the sample: now their number is known.
+            rule = SamplingRule.for_rows(sample_rows, seed, summary.n_rows)
+            summary, n_passes = passes.run(ScanWork(rule, hash_content=passes.delayed)), 2
+    if summary.n_rows == 0:
+        msg = f"each of the {source.n_rows} rows of {source.name} has a missing value: nothing is left to fit"
+        raise InvalidData(msg)
+    return summary, n_passes
 
 
 def _with_outliers(

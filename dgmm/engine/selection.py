@@ -96,7 +96,7 @@ class Selection:
         subset, n = self._passes.subset, self._passes.source.n_rows
         if subset is None or n > _SURE:
             return
-        kept = int(subset.weights(0, n, None).sum())
+        kept = int(subset.weights(np.arange(n), None).sum())
         largest = max(self._contest.of(name).n_components for name in self._contest.names)
         if kept == n or kept < largest:
             msg = (

@@ -30,8 +30,10 @@ class Subset:
     seed: int
     held_out: bool = False
 
-    def weights(self, first: int, n: int, weights: NDArray[np.floating] | None) -> NDArray[np.floating]:
-        """Weights (n,) of rows ``first:first + n``: 0 for those that do not count."""
-        chosen = uniform_hash(self.seed + _SALT, np.arange(first, first + n)) <= self.fraction
+    def weights(
+        self, row_numbers: NDArray[np.int64], weights: NDArray[np.floating] | None
+    ) -> NDArray[np.floating]:
+        """Weights (n,) of rows given by their global numbers (n,): 0 for those that do not count."""
+        chosen = uniform_hash(self.seed + _SALT, row_numbers) <= self.fraction
         counts = (chosen if self.held_out else ~chosen).astype(np.float64)
         return counts if weights is None else counts * weights

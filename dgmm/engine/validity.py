@@ -7,19 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dgmm.data.source import Source
+from dgmm.data.source import Block, Source
 from dgmm.engine.passes import Rows
 from dgmm.errors import InvalidWeights, NonFiniteData
 
 
-def check_finite(first: int, rows: Rows) -> None:
+def check_finite(block: Block) -> None:
     """Refuse a block with a value that is not finite.
-
-    Parameters
-    ----------
-    first : int
-        Global index of its first row.
-    rows : ndarray (n, D)
 
     Raises
     ------
@@ -27,16 +21,18 @@ def check_finite(first: int, rows: Rows) -> None:
         With the value and its place; `naming_chunks` turns that into a message.
     """
     # One number tells for nearly every block; overflow of the sum is looked at again.
+    rows = block.rows
     with np.errstate(over="ignore", invalid="ignore"):
         total = rows.sum()
     if np.isfinite(total):
         return
     bad = ~np.isfinite(rows)
     if bad.any():
-        row, feature = (int(i) for i in np.argwhere(bad)[0])
-        found = f"{spelled(rows[row, feature])} (row {first + row}, feature {feature})"
+        at, feature = (int(i) for i in np.argwhere(bad)[0])
+        value, row = float(rows[at, feature]), int(block.row_numbers()[at])
+        found = f"{spelled(value)} (row {row}, feature {feature})"
         error = NonFiniteData(f"the data contain {found}; every value must be finite")
-        error.value, error.row, error.feature = float(rows[row, feature]), first + row, feature
+        error.value, error.row, error.feature = value, row, feature
         raise error
 
 
@@ -45,8 +41,8 @@ def spelled(value: float) -> str:
     return "NaN" if np.isnan(value) else "infinity" if value > 0 else "-infinity"
 
 
-def check_weights(first: int, weights: Rows) -> None:
-    """Refuse a block's sample weights that are negative or not finite.
+def check_weights(block: Block, weights: Rows) -> None:
+    """Refuse sample weights (n,) of a block's rows that are negative or not finite.
 
     Raises
     ------
@@ -55,10 +51,10 @@ def check_weights(first: int, weights: Rows) -> None:
     """
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+        at = int(np.flatnonzero(bad)[0])
         msg = (
-            f"the sample weight of row {first + row} is {weights[row]}; weights must be finite and not negative. "
-            "Correct it, or give the row the weight 0 to leave it out."
+            f"the sample weight of row {block.row_numbers()[at]} is {weights[at]}; weights must be finite and "
+            "not negative. Correct it, or give the row the weight 0 to leave it out."
         )
         raise InvalidWeights(msg)
 
@@ -71,8 +67,13 @@ def naming_chunks(source: Source) -> Iterator[None]:
     except NonFiniteData as error:
         if error.row is None:
             raise
+        leave_out = (
+            "Leave out such rows with missing='drop' (--missing drop)"
+            if np.isnan(error.value)
+            else "Remove such rows"
+        )
         msg = (
             f"the data contain {spelled(error.value)} ({source.locate(error.row, error.feature)}); every value "
-            "must be finite. Remove or impute such rows, or give them the sample weight 0 and a finite value."
+            f"must be finite. {leave_out}, impute them, or give them the sample weight 0 and a finite value."
         )
         raise NonFiniteData(msg) from None

@@ -29,9 +29,9 @@ def gather(source, step=2):
         leaf = dask.delayed(lambda received: list(iter_blocks(received)), pure=False)
         leaves.append(leaf(source.block_input(first, last)))
     blocks = [block for leaf in dask.compute(*leaves, scheduler="synchronous") for block in leaf]
-    assert [start for start, _ in blocks] == source.bounds[:-1].tolist()
-    assert all(rows.dtype == source.dtype and rows.dtype.isnative for _, rows in blocks)
-    return np.concatenate([rows for _, rows in blocks])
+    assert [block.first for block in blocks] == source.bounds[:-1].tolist()
+    assert all(block.rows.dtype == source.dtype and block.rows.dtype.isnative for block in blocks)
+    return np.concatenate([block.rows for block in blocks])
 
 
 def some_rows(n_rows=100, n_features=3, dtype=np.float64):
@@ -88,8 +88,8 @@ def test_a_leaf_of_numpy_rows_pickles_only_its_rows():
     source = open_source(np.zeros((200_000, 2)))
     part = source.block_input(1, 2)
     assert len(pickle.dumps(part)) < 65536 * 2 * 8 + 2000
-    ((start, rows),) = iter_blocks(pickle.loads(pickle.dumps(part)))
-    assert (start, rows.shape) == (65536, (65536, 2))
+    (block,) = iter_blocks(pickle.loads(pickle.dumps(part)))
+    assert (block.first, block.rows.shape) == (65536, (65536, 2))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def as_dask(weights, _):
 @pytest.mark.parametrize("bounds", [[0, 100], [0, 10, 20, 99, 100], [0, 37, 74, 100], list(range(101))])
 def test_weights_follow_the_bounds_of_the_data(stored, bounds, tmp_path):
     weights = np.arange(100.0)
-    source = open_weights(stored(weights, tmp_path), 100, np.array(bounds))
+    source = open_weights(stored(weights, tmp_path), open_source(some_rows()).rows(np.array(bounds)))
     assert source.bounds.tolist() == bounds
     np.testing.assert_array_equal(gather(source, step=3), weights[:, None])
 
@@ -205,16 +205,17 @@ def test_weights_follow_the_bounds_of_the_data(stored, bounds, tmp_path):
 @pytest.mark.parametrize("weights", [np.ones(9), np.ones((10, 2)), da.ones(11)])
 def test_other_weights_are_refused(weights):
     with pytest.raises(InvalidWeights, match="for 10 rows; expected one weight a row"):
-        open_weights(weights, 10, np.array([0, 10]))
+        open_weights(weights, open_source(some_rows(10)))
 
 
 def test_unaligned_blocks_read_each_chunk_once(tmp_path, monkeypatch):
-    source = open_weights(as_zarr(np.arange(100.0), tmp_path), 100, np.arange(0, 101, 10))
+    rows = open_source(some_rows()).rows(np.arange(0, 101, 10))
+    source = open_weights(as_zarr(np.arange(100.0), tmp_path), rows)
     reads = []
     monkeypatch.setattr(
         type(source), "read", lambda self, a, b: reads.append((a, b)) or np.arange(a, b, dtype=float)[:, None]
     )
-    values = np.concatenate([rows for _, rows in iter_blocks(source.block_input(0, 10))])
+    values = np.concatenate([block.rows for block in iter_blocks(source.block_input(0, 10))])
     assert values[:, 0].tolist() == list(range(100))
     assert reads == [(0, 37), (37, 74), (74, 100)]
 

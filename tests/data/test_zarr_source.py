@@ -19,7 +19,7 @@ ROWS = np.random.default_rng(1).normal(size=(100, 3))
 
 
 def gather(source):
-    return np.concatenate([rows for _, rows in iter_blocks(source.block_input(0, source.n_blocks))])
+    return np.concatenate([block.rows for block in iter_blocks(source.block_input(0, source.n_blocks))])
 
 
 @pytest.fixture

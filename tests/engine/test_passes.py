@@ -87,7 +87,7 @@ def test_adding_in_arrival_order_would_not(stored):
     with one_blas_thread():
         (total,) = Passes(source, None, LocalScheduler()).run(work).members
         step = work.prepare().begin()
-        blocks = [step(first, rows, None).members[0] for first, rows in source.block_input(0, source.n_blocks)]
+        blocks = [step(block, None).members[0] for block in source.block_input(0, source.n_blocks)]
     arrival = np.random.default_rng(0).permutation(len(blocks))
     other = blocks[arrival[0]]
     for i in arrival[1:]:

@@ -88,7 +88,7 @@ def steps(rows, candidates, criterion="bic", holdout=0.0, weights=None, **settin
     """A selection after its last event."""
     template = GaussianMixture(max(k for k, _ in candidates), **{**FRESH, **settings})
     source = open_source(rows)
-    opened = None if weights is None else open_weights(weights, source.n_rows, source.bounds)
+    opened = None if weights is None else open_weights(weights, source)
     contest = Contest(template._settings(source)[0], tuple(candidates), criterion, holdout)
     selection = Selection(Passes(source, opened, LocalScheduler()), contest)
     for _ in selection.events():
@@ -186,7 +186,7 @@ def test_the_fits_see_the_other_rows_only():
     rows, weights = groups(), np.random.default_rng(2).uniform(0.5, 2, N)
     selection = steps(rows, [(3, "full"), (2, "full"), (3, "diag")], "holdout", 0.25, weights)
     subset = Subset(0.25, FRESH["random_state"])
-    kept, left_out = subset.weights(0, N, weights), weights - subset.weights(0, N, weights)
+    kept, left_out = subset.weights(np.arange(N), weights), weights - subset.weights(np.arange(N), weights)
     assert selection.scan.weight == pytest.approx(kept.sum())
     table = selection.table()
     for name, run in selection.progress.finalists.items():

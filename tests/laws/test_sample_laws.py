@@ -25,7 +25,8 @@ def sample_of(rows, weights, rule, cuts=(), order=None):
     """Of blocks cut at `cuts` and merged in `order`."""
     bounds = sorted({0, *cuts, len(rows)})
     parts = [
-        Sample.of_block(a, rows[a:b], None if weights is None else weights[a:b], rule) for a, b in pairwise(bounds)
+        Sample.of_rows(np.arange(a, b), rows[a:b], None if weights is None else weights[a:b], rule)
+        for a, b in pairwise(bounds)
     ]
     order = range(len(parts)) if order is None else order
     total, *rest = [parts[i % len(parts)] for i in order] if len(parts) > 1 else parts
@@ -71,8 +72,8 @@ def test_merging_is_associative(n, m, seed):
     rule = SamplingRule.for_rows(m, seed, n)
     third = max(n // 3, 1)
     a, b, c = (
-        Sample.of_block(s, numbered(n)[s : s + size], None, rule)
-        for s, size in ((0, third), (third, third), (2 * third, n))
+        Sample.of_rows(np.arange(n)[part], numbered(n)[part], None, rule)
+        for part in (slice(third), slice(third, 2 * third), slice(2 * third, n))
     )
     left, right = (a + b) + c, a + (b + c)
     np.testing.assert_array_equal(left.indices, right.indices)

@@ -201,7 +201,7 @@ def test_results_of_unlike_numbers_of_mixtures_are_refused():
 def run(work, rows, weights=None):
     n = len(rows)
     source = open_source(rows).rows(np.array([0, n // 3, n // 2, n]))
-    given_weights = None if weights is None else open_weights(weights, n, source.bounds)
+    given_weights = None if weights is None else open_weights(weights, source)
     with one_blas_thread():
         return Passes(source, given_weights, LocalScheduler()).run(work)
 
