@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from passes import NAMES, Data, load
 
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes

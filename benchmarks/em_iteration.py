@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture as Sklearn
 from threadpoolctl import threadpool_limits
 
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes

@@ -20,7 +20,8 @@ import numpy as np
 import zarr
 from em_iteration import generate
 
-from dgmm.data.source import Source, open_source
+from dgmm.data.opening import open_source
+from dgmm.data.source import Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dgmm.clusters.start import cluster
-    from dgmm.data.source import open_source
+    from dgmm.data.opening import open_source
     from dgmm.estimator import GaussianMixture, load
     from dgmm.selection import select
 
@@ -28,9 +28,9 @@ def __getattr__(name: str) -> Any:
 
         return start.cluster
     if name == "open_source":
-        from dgmm.data import source
+        from dgmm.data import opening
 
-        return source.open_source
+        return opening.open_source
     if name == "select":
         from dgmm import selection
 

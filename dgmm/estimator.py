@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_parameters, feature_names, settings_of
-from dgmm.data.source import Source, open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.source import Source
 from dgmm.engine.model import Model
 from dgmm.engine.run import Observer, fit_model
 from dgmm.engine.settings import Settings

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_feature_names, seed_of
-from dgmm.data.source import Source, open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.source import Source
 from dgmm.engine.likelihood import PreparedEStep, Score, total_score
 from dgmm.engine.model import Model
 from dgmm.engine.rowwise import Quantity, per_row

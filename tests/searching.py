@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Sampled
 from dgmm.engine.scan import scan

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 from dask.utils import format_bytes, parse_bytes
@@ -18,7 +18,8 @@ from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
 from dgmm.clusters.start import client_of
-from dgmm.data.source import Missing, Source, open_source, open_weights
+from dgmm.data.opening import MissingChunks, open_source, open_weights
+from dgmm.data.source import Missing, Source
 from dgmm.engine.scheduling import client_when_needed
 
 Command = Callable[..., None]
@@ -35,22 +36,39 @@ model_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object to standard output.")
 
 
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names between commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split it, unless that is done."""
+        found = tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else tuple(value)
+        if isinstance(value, str) and not found:
+            self.fail("there is no name; expected some, with commas between them", param, ctx)
+        return found
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a command reads its data: the options of `open_source`.
 
     Attributes
     ----------
+    variables, feature_dims : tuple of str
+        Of a grid.
     missing : {'error', 'drop'} or None
     missing_chunks : {'error', 'fill'}
     """
 
+    variables: tuple[str, ...]
+    feature_dims: tuple[str, ...]
     missing: Missing | None
-    missing_chunks: Literal["error", "fill"]
+    missing_chunks: MissingChunks
 
     def open(self, data: str) -> Source:
         """The data at an address."""
-        return open_source(data, **vars(self))
+        return open_source(data, **{**vars(self), "variables": self.variables or None})
 
     def weights(self, address: str | None, source: Source) -> Source | None:
         """The sample weights of the rows of `source`, if there are some."""
@@ -61,8 +79,16 @@ def reading_options(command: Command) -> Command:
     """Add the options of `Reading`; the command gets them as `reading`."""
 
     @click.option(
+        "--variables", "--columns", type=Names(), default=(), metavar="NAME,...",
+        help="Those of a grid or table that are the features.  [default: all]",
+    )  # fmt: skip
+    @click.option(
+        "--feature-dim", "feature_dims", type=Names(), default=(), metavar="DIM",
+        help="Dimension of a grid along which each value is a feature.",
+    )  # fmt: skip
+    @click.option(
         "--missing", type=click.Choice(["error", "drop"]),
-        help="Rows with a missing value are an error, or are left out.  [default: error]",
+        help="Rows with a missing value are an error, or are left out.  [default: error; of a grid: drop]",
     )  # fmt: skip
     @click.option(
         "--missing-chunks", type=click.Choice(["error", "fill"]), default="error", show_default=True,
@@ -70,9 +96,14 @@ def reading_options(command: Command) -> Command:
     )  # fmt: skip
     @functools.wraps(command)
     def with_reading(
-        *args: Any, missing: Missing | None, missing_chunks: Literal["error", "fill"], **kwargs: Any
+        *args: Any,
+        variables: tuple[str, ...],
+        feature_dims: tuple[str, ...],
+        missing: Missing | None,
+        missing_chunks: MissingChunks,
+        **kwargs: Any,
     ) -> None:
-        command(*args, reading=Reading(missing, missing_chunks), **kwargs)
+        command(*args, reading=Reading(variables, feature_dims, missing, missing_chunks), **kwargs)
 
     return with_reading
 

@@ -40,6 +40,7 @@ class DaskSource(Source):
     local = False
     reads_ahead = False
     delayed = True
+    identified = False
 
     def __init__(self, data: Any, *, name: str = "dask array", column: bool = False) -> None:
         from dask.array import Array

@@ -23,12 +23,11 @@ _ADVICE = {
     ".parquet": "This is a Parquet table: load it with dask.dataframe and pass to_dask_array(lengths=True).",
     ".h5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
     ".hdf5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
-    ".nc": "This is a NetCDF file: write its variables to a Zarr array first.",
 }
 
 
-def open_address(address: str) -> zarr.Array[Any]:
-    """Open the Zarr array at a path or URL for reading.
+def open_address(address: str) -> zarr.Array[Any] | zarr.Group:
+    """Open the Zarr array or group at a path or URL for reading.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ def open_address(address: str) -> zarr.Array[Any]:
     SourceNotFound
         There is nothing.
     InvalidData
-        There is a group, or something that is not Zarr.
+        There is something that is not Zarr.
     """
     is_url = "://" in address or "::" in address
     if is_url and address.startswith("file://"):
@@ -60,8 +59,6 @@ def open_address(address: str) -> zarr.Array[Any]:
     except (ValueError, KeyError, TypeError) as error:
         msg = f"The Zarr metadata of {address} cannot be read: {error}. Restore or rewrite the array."
         raise InvalidData(msg) from error
-    if isinstance(node, zarr.Group):
-        raise describe_group(node, address)
     return node
 
 
@@ -78,8 +75,8 @@ def describe_group(group: zarr.Group, name: str) -> InvalidData:
     listed = "; ".join(arrays[:SHOWN]) + ("; ..." if len(arrays) > SHOWN else "")
     example = arrays[0].split(" (")[0]
     return InvalidData(
-        f"{name} is a Zarr group, expected an array. Its arrays: {listed}. "
-        f"Name one, e.g. {name.rstrip('/')}/{example}."
+        f"{name} is a Zarr group, expected an array (or variables that name their dimensions, as xarray writes "
+        f"them). Its arrays: {listed}. Name one, e.g. {name.rstrip('/')}/{example}."
     )
 
 

@@ -100,6 +100,11 @@ class Passes:
         """Whether rows or weights are tasks of somebody's Dask graph."""
         return self.source.delayed or (self.weights is not None and self.weights.delayed)
 
+    @property
+    def identified(self) -> bool:
+        """Whether fingerprints say what rows and weights are."""
+        return self.source.identified and (self.weights is None or self.weights.identified)
+
     def run(self, work: Work) -> Any:
         """The sum of the work's results over all blocks."""
         started = time.perf_counter()

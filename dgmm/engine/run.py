@@ -212,8 +212,8 @@ def _durable(
             observer.on_event(event)
         return steps
     content = ""
-    if passes.delayed:
-        # Only its content says whether a Dask graph still gives the same rows.
+    if not passes.identified:
+        # Only its content says whether a Dask graph, say, still gives the same rows.
         scanned = next(steps.events())
         assert isinstance(scanned, Scanned)  # noqa: S101
         content = scanned.scan.content

@@ -245,12 +245,12 @@ def _summary(passes: Passes, sample_rows: int, seed: int) -> tuple[Summary, int]
     expected = source.n_rows if source.missing == "error" else int(_EXPECTED_SHARE * source.n_rows) + 1
     with naming_chunks(source):
         rule = SamplingRule.for_rows(sample_rows, seed, expected)
-        summary: Summary = passes.run(ScanWork(rule, hash_content=passes.delayed))
+        summary: Summary = passes.run(ScanWork(rule, hash_content=not passes.identified))
         weighted = passes.weights is not None or passes.subset is not None
         if not weighted and len(summary.sample.indices) < min(sample_rows, summary.n_rows):
             # So many rows are missing that the rule passed over some of the sample: now their number is known.
             rule = SamplingRule.for_rows(sample_rows, seed, summary.n_rows)
-            summary, n_passes = passes.run(ScanWork(rule, hash_content=passes.delayed)), 2
+            summary, n_passes = passes.run(ScanWork(rule, hash_content=not passes.identified)), 2
     if summary.n_rows == 0:
         msg = f"each of the {source.n_rows} rows of {source.name} has a missing value: nothing is left to fit"
         raise InvalidData(msg)

@@ -7,7 +7,8 @@ import pytest
 import zarr
 from zarr.codecs import GzipCodec
 
-from dgmm.data.source import iter_blocks, open_source
+from dgmm.data.opening import open_source
+from dgmm.data.source import iter_blocks
 from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
 
 ROWS = np.random.default_rng(1).normal(size=(100, 3))

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgmm.data.numpy_array import NumpySource, block_rows
-from dgmm.data.source import iter_blocks, open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.source import iter_blocks
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights, ShapeMismatch, UnsupportedDtype
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore
 
-from dgmm.data.source import iter_blocks, open_source
+from dgmm.data.opening import open_source
+from dgmm.data.source import iter_blocks
 from dgmm.errors import InvalidData, MissingChunks, ShapeMismatch, SourceNotFound, UnsupportedDtype
 
 ROWS = np.random.default_rng(1).normal(size=(100, 3))

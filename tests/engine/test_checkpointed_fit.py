@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 import dgmm.engine.run
 import dgmm.engine.settings
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.checkpoint import Checkpoint, environment
 from dgmm.engine.events import Event, Iterated, Searched
 from dgmm.engine.run import Silence

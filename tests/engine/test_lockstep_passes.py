@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import dgmm.engine.settings
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.events import Iterated
 from dgmm.engine.lockstep import Member, shared_passes

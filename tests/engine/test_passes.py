@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 import dgmm.data.zarr_array
 import dgmm.engine.settings
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.data.zarr_array import ZarrSource
 from dgmm.engine.predict import open_output, predict
 from dgmm.errors import CheckpointMismatch, NonFiniteData, ShapeMismatch

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 import dgmm
 import dgmm.engine.search
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.events import Iterated, Judged, Scanned, Searched
 from dgmm.engine.passes import Passes

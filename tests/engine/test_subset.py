@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.engine.passes import Passes
 from dgmm.engine.sample import uniform_hash
 from dgmm.engine.scan import scan

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import dgmm.engine.settings
 from dgmm import GaussianMixture, load
-from dgmm.data.source import open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.events import Iterated
 from dgmm.engine.passes import Passes
 from dgmm.engine.run import Silence

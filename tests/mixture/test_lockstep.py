@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dgmm.mixture.expectation
-from dgmm.data.source import open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, CriteriaWork, LockstepWork, ScoreWork
 from dgmm.engine.memory import thread_bytes

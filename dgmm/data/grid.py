@@ -1,0 +1,294 @@
+"""Rows of variables on a grid: a row is a cell of the sample dimensions."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgmm.data.blocks import BlockInput, ComputedBlocks
+from dgmm.data.boxes import Box, Boxes
+from dgmm.data.grid_features import GridFeatures, chosen
+from dgmm.data.rows import Rows
+from dgmm.data.source import Missing, Source
+from dgmm.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    import xarray
+
+BOX_BYTES = 4 * 2**20
+# Chunks of different variables are joined to boxes that suit all of them, up to so many of the largest.
+_MOST_JOINED = 8
+
+
+def grid_source(
+    dataset: xarray.Dataset,
+    variables: Sequence[str] | None,
+    feature_dims: Sequence[str],
+    name: str,
+    fingerprint: str | None = None,
+) -> GridSource:
+    """Describe a dataset's cells as rows.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    variables : sequence of str or None
+        Data variables whose values are features; None is all.
+    feature_dims : sequence of str
+        Dimensions along which the values of a variable are features too, not samples.
+    name : str
+    fingerprint : str, optional
+        Of what is stored; without one, the content of rows is hashed.
+
+    Raises
+    ------
+    InvalidParameter, InvalidData, ShapeMismatch, UnsupportedDtype
+    """
+    dataset = chosen(dataset, variables, name)
+    features = GridFeatures.of(dataset, feature_dims, name)
+    kind = DaskGrid if any(variable.chunks for variable in dataset.data_vars.values()) else GridSource
+    return kind(dataset, features, name, fingerprint)
+
+
+class GridSource(Source):
+    """Cells of variables that lie on disk or in memory; a block is a box of whole chunks.
+
+    Positions run box after box; the global number of a row is its C order in the sample dimensions. Cells with a
+    missing value are left out, unless ``missing="error"`` is asked for.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Its data variables are the features.
+    features : GridFeatures
+    name : str
+    fingerprint : str or None
+    """
+
+    missing: Missing = "drop"
+
+    def __init__(
+        self, dataset: xarray.Dataset, features: GridFeatures, name: str, fingerprint: str | None
+    ) -> None:
+        self.name = name
+        self.features = features
+        self.feature_names = features.names
+        self.n_features = len(features.names)
+        self.n_rows = int(np.prod(features.grid))
+        self.dtype = features.dtype
+        self.coordinates: xarray.Dataset | None = dataset.drop_vars(list(dataset.data_vars))
+        self._variables = [dataset[part.variable].variable for part in features.parts]
+        # xarray has no public way to tell a lazy array on disk from one in memory.
+        self.local = all(variable._in_memory for variable in self._variables)
+        self.reads_ahead = not self.local
+        self._fingerprint = fingerprint
+        self.identified = self.local or fingerprint is not None
+        cell_bytes = self.n_features * self.dtype.itemsize
+        self.boxes = Boxes.of_chunks(features.grid, self._chunks(), cell_bytes, BOX_BYTES)
+        self.bounds = self.boxes.bounds
+        stored = sum(int(np.prod(part.shape)) * v.dtype.itemsize for part, v in self._parts())
+        # What is read, its decoded copy, and the rows.
+        self.read_bytes = int(np.diff(self.bounds).max()) * (2 * stored + cell_bytes)
+
+    def _parts(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.features.parts, self._variables, strict=True))
+
+    def _chunks(self) -> list[int]:
+        """Cells that are read at one go along each sample dimension."""
+        lengths: list[list[int]] = [[1] for _ in self.features.sample_dims]
+        for variable in self._variables:
+            for dim, chunk in self._stored_chunks(variable).items():
+                if dim in self.features.sample_dims:
+                    lengths[self.features.sample_dims.index(dim)].append(max(1, int(chunk)))
+        joined = [(int(np.lcm.reduce(given)), max(given)) for given in lengths]
+        return [lcm if lcm <= _MOST_JOINED * largest else largest for lcm, largest in joined]
+
+    def _stored_chunks(self, variable: Any) -> dict[str, int]:
+        return {str(dim): n for dim, n in variable.encoding.get("preferred_chunks", {}).items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what is stored and of which of it are the features; of the values where they are in memory.
+
+        Where neither tells (variables that a user opened lazily, tasks of a Dask graph) it is of the layout, and
+        the engine adds a hash of the contents once it has seen them.
+        """
+        if self._fingerprint is None and self.local:
+            digest = hashlib.sha256()
+            for variable in self._variables:
+                digest.update(np.ascontiguousarray(variable.values).data)
+            self._fingerprint = digest.hexdigest()
+        f = self.features
+        layout = [f.sample_dims, f.grid, f.feature_dims, f.names, [p.dims for p in f.parts], str(f.dtype)]
+        return hashlib.sha256(json.dumps([layout, self.boxes.steps, self._fingerprint]).encode()).hexdigest()
+
+    def read(self, start: int, stop: int) -> Rows:
+        """Rows at positions ``start:stop``, which lie in one box."""
+        number = self.boxes.at(start)
+        first = int(self.boxes.bounds[number])
+        return self._rows(self.boxes[number])[start - first : stop - first]
+
+    def _rows(self, box: Box) -> Rows:
+        cuts = [variable.isel(self.features.of_part(part, box)).values for part, variable in self._parts()]
+        return self.features.rows(box, cuts)
+
+    def box(self, first: int) -> Box:
+        """The box of the block that begins at position `first`."""
+        return self.boxes[self.boxes.at(first)]
+
+    def locate(self, row: int, feature: int) -> str:
+        """Name a value by its variable and the coordinates of its cell."""
+        at = np.unravel_index(row, self.features.grid)
+        where = []
+        for dim, index in zip(self.features.sample_dims, at, strict=True):
+            known = self.coordinates is not None and dim in self.coordinates.coords
+            value = self.coordinates[dim].values[index] if known and self.coordinates is not None else int(index)
+            where.append(f"{dim}={value}" if known else f"{dim} {value}")
+        return f"{self.features.names[feature]} at {', '.join(where)} of {self.name}"
+
+    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
+        """Give a part of the blocks; boxes cannot be cut."""
+        other = super().rows(bounds)
+        first = self.boxes.at(int(bounds[0]))
+        if not np.array_equal(bounds, self.boxes.bounds[first : first + len(bounds)]):
+            msg = f"bounds {bounds[0]}..{bounds[-1]} are not boxes of {self.name}"
+            raise ValueError(msg)
+        return other
+
+    def column(self, weights: Any) -> GridSource:
+        """Sample weights in this grid's boxes.
+
+        Parameters
+        ----------
+        weights : GridSource, xarray.DataArray, xarray.Dataset of one variable, or array
+            On some of the sample dimensions (an area for each latitude, say); or one for each cell, as an array of
+            the grid's shape or in C order.
+
+        Raises
+        ------
+        InvalidWeights
+            Other dimensions, extents or coordinates.
+        """
+        found = weights if isinstance(weights, GridSource) else self._on_grid(weights)
+        mine, theirs = self.features, found.features
+        extents = dict(zip(mine.sample_dims, mine.grid, strict=True))
+        for dim, n in zip(theirs.sample_dims, theirs.grid, strict=True):
+            if extents.get(dim) != n:
+                msg = (
+                    f"the sample weights in {found.name} have {n} values along {dim}; the sample dimensions of "
+                    f"{self.name} are {_spelled(extents)}."
+                )
+                raise InvalidWeights(msg)
+            if not self._same_coordinate(found, dim):
+                msg = f"the sample weights in {found.name} have other coordinates along {dim} than {self.name}."
+                raise InvalidWeights(msg)
+        if len(theirs.names) != 1:
+            listed = ", ".join(theirs.names)
+            msg = f"{found.name} has {len(theirs.names)} variables ({listed}); expected one weight a cell."
+            raise InvalidWeights(msg)
+        return found._broadcast(self)
+
+    def _on_grid(self, weights: Any) -> GridSource:
+        """Weights as variables on a grid."""
+        import xarray
+
+        if not isinstance(weights, xarray.DataArray | xarray.Dataset):
+            values = weights if hasattr(weights, "shape") else np.asarray(weights)
+            f = self.features
+            if values.shape in ((self.n_rows,), (self.n_rows, 1)):
+                values = values.reshape(f.grid)
+            if values.shape != f.grid:
+                grid = _spelled(dict(zip(f.sample_dims, f.grid, strict=True)))
+                msg = f"sample weights have the shape {values.shape}; expected one a cell of {self.name}: {grid}."
+                raise InvalidWeights(msg)
+            weights = xarray.DataArray(values, dims=f.sample_dims)
+        if isinstance(weights, xarray.DataArray):
+            weights = weights.to_dataset(name="weight")
+        return grid_source(weights, None, (), "sample_weight")
+
+    def _same_coordinate(self, other: GridSource, dim: str) -> bool:
+        known = (self.coordinates, other.coordinates)
+        pair = [found[dim].values for found in known if found is not None and dim in found.coords]
+        return len(pair) < 2 or bool(np.array_equal(pair[0], pair[1]))
+
+    def _broadcast(self, source: GridSource) -> Self:
+        """The same variable on the grid, and in the boxes, of another source."""
+        other, f = copy.copy(self), source.features
+        other.features = replace(self.features, sample_dims=f.sample_dims, grid=f.grid)
+        other.n_rows, other.missing = source.n_rows, "error"
+        other.boxes, other.bounds = source.boxes, source.bounds
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers have no use for the coordinates, which may be many.
+        return {**self.__dict__, "coordinates": None}
+
+
+class DaskGrid(GridSource):
+    """Cells of variables that are tasks of a Dask graph; computed by the engine's own."""
+
+    delayed = True
+
+    def __init__(
+        self, dataset: xarray.Dataset, features: GridFeatures, name: str, fingerprint: str | None
+    ) -> None:
+        super().__init__(dataset, features, name, fingerprint)
+        self.local = self.reads_ahead = False
+        self.identified = fingerprint is not None
+        names = [getattr(variable.data, "name", "") for variable in self._variables]
+        self._fingerprint = fingerprint or hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        self._pieces: list[Any] | None = None
+
+    def _stored_chunks(self, variable: Any) -> dict[str, int]:
+        return {str(dim): max(lengths) for dim, lengths in variable.chunksizes.items()}
+
+    def block_input(self, first: int, last: int) -> BlockInput:
+        """A list that starts with the promised shapes and goes on with the boxes' rows, as delayed tasks."""
+        if self._pieces is None:
+            self._pieces = [self._cut(part, variable) for part, variable in self._parts()]
+        begin = self.boxes.at(int(self.bounds[first]))
+        boxes = [self.boxes[number] for number in range(begin, begin + last - first)]
+        promise = ComputedBlocks(
+            self.name, self.bounds[first : last + 1], self.n_features, self.dtype, self.missing, list(boxes)
+        )
+        return [promise, *(self._delayed_rows(box) for box in boxes)]
+
+    def _cut(self, part: Any, variable: Any) -> Any:
+        """Delayed pieces of a variable, one for each box, along the sample dimensions it has."""
+        from dask.array import asarray
+
+        steps = dict(zip(self.features.sample_dims, self.boxes.steps, strict=True))
+        return asarray(variable.data).rechunk([steps.get(dim, -1) for dim in part.dims]).to_delayed()
+
+    def _delayed_rows(self, box: Box) -> Any:
+        from dask.delayed import delayed
+
+        number = {
+            dim: start // step
+            for dim, start, step in zip(self.features.sample_dims, box.start, self.boxes.steps, strict=True)
+        }
+        assert self._pieces is not None  # noqa: S101  block_input has cut them
+        pieces = [
+            cut[tuple(number.get(dim, 0) for dim in part.dims)]
+            for part, cut in zip(self.features.parts, self._pieces, strict=True)
+        ]
+        return delayed(_assembled, pure=False)(self.features, box, *pieces)
+
+    def _broadcast(self, source: GridSource) -> Self:
+        other = super()._broadcast(source)
+        other._pieces = None
+        return other
+
+
+def _assembled(features: GridFeatures, box: Box, *pieces: NDArray[Any]) -> Rows:
+    return features.rows(box, [np.asarray(piece) for piece in pieces])
+
+
+def _spelled(extents: dict[str, int]) -> str:
+    return ", ".join(f"{dim}: {n}" for dim, n in extents.items())

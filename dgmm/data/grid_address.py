@@ -1,0 +1,118 @@
+"""From a Zarr group or a NetCDF file to the dataset in it, and a fingerprint of what is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+
+from dgmm.data import zarr_chunks
+from dgmm.data.grid import GridSource, grid_source
+from dgmm.data.grid_features import chosen
+from dgmm.errors import InvalidData, MissingChunks, MissingExtra
+
+if TYPE_CHECKING:
+    import xarray
+
+# What xarray decodes values by (CF conventions 1.12, sections 2.5.1 and 8.1).
+_DECODING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "dtype")
+
+
+def has_dimensions(group: zarr.Group) -> bool:
+    """Whether some array of a group names its dimensions, as xarray writes them."""
+    return any(_dimensions(array) for _, array in group.arrays())
+
+
+def open_group(
+    group: zarr.Group,
+    variables: Sequence[str] | None,
+    feature_dims: Sequence[str],
+    missing_chunks: Literal["error", "fill"],
+    name: str,
+) -> GridSource:
+    """Describe the variables of a Zarr group as rows, decoded by the CF conventions.
+
+    Chunks that are not stored are read as missing values where the fill value means that; otherwise they are an
+    error, unless ``missing_chunks="fill"``.
+
+    Raises
+    ------
+    MissingChunks
+    InvalidData
+        xarray cannot read the group.
+    InvalidParameter, ShapeMismatch, UnsupportedDtype
+        See `grid_source`.
+    """
+    consolidated = group.metadata.consolidated_metadata is not None
+    found = _open(group.store, name, engine="zarr", group=group.path or None, consolidated=consolidated)
+    dataset = chosen(found, variables, name)
+    digest = hashlib.sha256()
+    for key, variable in dataset.data_vars.items():
+        array = group[str(key)]
+        assert isinstance(array, zarr.Array)  # noqa: S101  a variable of the dataset
+        stored = zarr_chunks.list_chunks(array)
+        if missing_chunks == "error" and not _fill_is_missing(array, variable.encoding):
+            _refuse_missing(array, stored, f"{name.rstrip('/')}/{key}")
+        attributes = {entry: array.attrs[entry] for entry in _DECODING if entry in array.attrs}
+        digest.update(zarr_chunks.fingerprint(array, stored).encode())
+        digest.update(json.dumps(attributes, sort_keys=True, default=str).encode())
+    return grid_source(dataset, variables, feature_dims, name, digest.hexdigest())
+
+
+def open_netcdf(path: Path, variables: Sequence[str] | None, feature_dims: Sequence[str], name: str) -> GridSource:
+    """Describe the variables of a NetCDF file as rows; its fingerprint is size and mtime.
+
+    Raises
+    ------
+    InvalidData
+        xarray cannot read the file.
+    InvalidParameter, ShapeMismatch, UnsupportedDtype
+        See `grid_source`.
+    """
+    status = path.stat()
+    fingerprint = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    dataset = _open(path.absolute(), name)
+    return grid_source(dataset, variables, feature_dims, name, fingerprint)
+
+
+def _open(store: Any, name: str, **options: Any) -> xarray.Dataset:
+    try:
+        import xarray
+    except ImportError as error:
+        msg = f"{name} is a grid, which needs xarray. Install it with: pip install 'dgmm[xarray]'"
+        raise MissingExtra(msg) from error
+    try:
+        # Not cached: each pass reads each chunk anew.
+        return xarray.open_dataset(store, chunks=None, cache=False, decode_timedelta=False, **options)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        msg = f"xarray cannot read {name}: {error}. Restore it, or install the package that reads its format."
+        raise InvalidData(msg) from error
+
+
+def _dimensions(array: zarr.Array[Any]) -> Any:
+    return getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+
+
+def _fill_is_missing(array: zarr.Array[Any], encoding: Mapping[Hashable, Any]) -> bool:
+    """Whether xarray reads a chunk that is not stored as missing values."""
+    fill = np.asarray(array.fill_value)
+    if fill.dtype.kind == "f" and np.isnan(fill):
+        return True
+    marks = [encoding[key] for key in ("_FillValue", "missing_value") if encoding.get(key) is not None]
+    return any(np.any(fill == np.asarray(mark)) for mark in marks)
+
+
+def _refuse_missing(array: zarr.Array[Any], stored: dict[str, zarr_chunks.Chunk], name: str) -> None:
+    missing = zarr_chunks.missing_chunks(array, stored)
+    if missing is not None:
+        msg = (
+            f"{missing.count} of {missing.total} chunks of {name} are not stored (first: {missing.first}), and "
+            f"their fill value {array.fill_value} does not stand for missing values (_FillValue). Write them, "
+            "or pass missing_chunks='fill' (--missing-chunks fill) to accept the fill value."
+        )
+        raise MissingChunks(msg)
