@@ -61,14 +61,14 @@ class Reading:
     missing_chunks : {'error', 'fill'}
     """
 
-    variables: tuple[str, ...]
-    feature_dims: tuple[str, ...]
+    variables: tuple[str, ...] | None
+    feature_dims: tuple[str, ...] | None
     missing: Missing | None
     missing_chunks: MissingChunks
 
     def open(self, data: str) -> Source:
         """The data at an address."""
-        return open_source(data, **{**vars(self), "variables": self.variables or None})
+        return open_source(data, **vars(self))
 
     def weights(self, address: str | None, source: Source) -> Source | None:
         """The sample weights of the rows of `source`, if there are some."""
@@ -79,11 +79,11 @@ def reading_options(command: Command) -> Command:
     """Add the options of `Reading`; the command gets them as `reading`."""
 
     @click.option(
-        "--variables", "--columns", type=Names(), default=(), metavar="NAME,...",
+        "--variables", "--columns", type=Names(), metavar="NAME,...",
         help="Those of a grid or table that are the features.  [default: all]",
     )  # fmt: skip
     @click.option(
-        "--feature-dim", "feature_dims", type=Names(), default=(), metavar="DIM",
+        "--feature-dim", "feature_dims", type=Names(), metavar="DIM",
         help="Dimension of a grid along which each value is a feature.",
     )  # fmt: skip
     @click.option(
@@ -97,8 +97,8 @@ def reading_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_reading(
         *args: Any,
-        variables: tuple[str, ...],
-        feature_dims: tuple[str, ...],
+        variables: tuple[str, ...] | None,
+        feature_dims: tuple[str, ...] | None,
         missing: Missing | None,
         missing_chunks: MissingChunks,
         **kwargs: Any,

@@ -26,7 +26,7 @@ class Reading:
     ----------
     variables : tuple of str or None
         Those whose values are features; None is all.
-    feature_dims : tuple of str
+    feature_dims : tuple of str or None
     missing_chunks : {"error", "fill"}
     name : str or None
         How messages call the data.
@@ -35,7 +35,7 @@ class Reading:
     """
 
     variables: tuple[str, ...] | None = None
-    feature_dims: tuple[str, ...] = ()
+    feature_dims: tuple[str, ...] | None = None
     missing_chunks: MissingChunks = "error"
     name: str | None = None
     column: bool = False
@@ -54,7 +54,7 @@ def open_source(
     data: object,
     *,
     variables: str | Sequence[str] | None = None,
-    feature_dims: str | Sequence[str] = (),
+    feature_dims: str | Sequence[str] | None = None,
     missing: Missing | None = None,
     missing_chunks: MissingChunks = "error",
     name: str | None = None,
@@ -72,7 +72,8 @@ def open_source(
         Default: all, where they have the same dimensions.
     feature_dims : str or sequence of str
         Of a grid: dimensions along which each value is a feature, such as ``depth``. Every other dimension is of
-        samples, and a row is a cell of those, in C order.
+        samples, and a row is a cell of those, in C order. Default: none, so that variables are the features; a
+        DataArray has but one, and needs them said.
     missing : {"error", "drop"}, optional
         What becomes of rows with a missing value (NaN): the first is an error, or they are left out of a fit
         and have no results. Default: "error"; for a grid "drop".
@@ -116,8 +117,7 @@ def open_source(
     if isinstance(data, Source):
         source = data
     else:
-        chosen = None if variables is None else _several(variables)
-        source = _open(data, Reading(chosen, _several(feature_dims), missing_chunks, name))
+        source = _open(data, Reading(_several(variables), _several(feature_dims), missing_chunks, name))
     if missing is None or missing == source.missing:
         return source
     source = copy.copy(source)
@@ -125,8 +125,8 @@ def open_source(
     return source
 
 
-def _several(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _several(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    return (names,) if isinstance(names, str) else None if names is None else tuple(names)
 
 
 def open_weights(weights: object, source: Source, *, missing_chunks: MissingChunks = "error") -> Source:
@@ -215,7 +215,7 @@ def _of_address(address: str, reading: Reading) -> Source:
     if address.endswith(".nc") and Path(address).is_file():
         from dgmm.data.grid_address import open_netcdf
 
-        return open_netcdf(Path(address), reading.variables, reading.feature_dims, address)
+        return open_netcdf(Path(address), reading.variables, reading.feature_dims or (), address)
     from dgmm.data.zarr_address import open_address
 
     return _of_zarr(open_address(address), reading)
@@ -235,7 +235,7 @@ def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:
 
     if not has_dimensions(node):
         raise describe_group(node, name)
-    return open_group(node, reading.variables, reading.feature_dims, reading.missing_chunks, name)
+    return open_group(node, reading.variables, reading.feature_dims or (), reading.missing_chunks, name)
 
 
 def _of_xarray(data: Any, reading: Reading) -> Source:
@@ -243,10 +243,18 @@ def _of_xarray(data: Any, reading: Reading) -> Source:
 
     from dgmm.data.grid import grid_source
 
+    name = reading.name or "dataset"
     if isinstance(data, DataArray):
-        name = str(data.name or "array")
-        data = data.to_dataset(name=name)
+        name = reading.name or str(data.name or "array")
+        if reading.feature_dims is None:
+            dims = ", ".join(map(str, data.dims))
+            msg = (
+                f"{name} is a DataArray with the dimensions {dims}; say which of them are features: "
+                "open_source(array, feature_dims='depth'), or feature_dims=() where each value is a row."
+            )
+            raise InvalidParameter(msg)
+        data = data.to_dataset(name=str(data.name or "value"))
     elif not isinstance(data, Dataset):
         msg = f"Found a {type(data).__module__}.{type(data).__name__}; expected an xarray Dataset or DataArray."
         raise InvalidData(msg)
-    return grid_source(data, reading.variables, reading.feature_dims, reading.name or "dataset")
+    return grid_source(data, reading.variables, reading.feature_dims or (), name)

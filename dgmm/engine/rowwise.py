@@ -51,7 +51,7 @@ def describe(rows: NDArray[np.floating], prepared: PreparedEStep, wanted: Sequen
 
 
 def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
-    """One quantity for each row: an array for rows in memory, else a lazy Dask array.
+    """One quantity for each row: an array for rows in memory, else a lazy Dask array; of a grid, a DataArray.
 
     Parameters
     ----------
@@ -59,10 +59,26 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
     prepared : PreparedEStep
     quantity : {'labels', 'responsibilities', 'log_density'}
     """
-    if source.local:
-        with one_blas_thread(), naming_chunks(source):
-            stored = iter_blocks(source.block_input(0, source.n_blocks))
-            return np.concatenate([described(block, prepared, [quantity])[quantity] for block in stored])
+    pieces = _computed(source, prepared, quantity) if source.local else _lazy(source, prepared, quantity)
+    if source.box(0) is None:
+        return np.concatenate(pieces)  # of Dask arrays, a Dask array
+    from dgmm.data.grid import GridSource
+    from dgmm.data.grid_results import on_grid
+
+    assert isinstance(source, GridSource)  # noqa: S101  no other has boxes
+    trailing = ("component",) if quantity == "responsibilities" else ()
+    found = on_grid(source, pieces, quantity, trailing)
+    # Where a cell is missing xarray wants a missing value, which integers lack.
+    return found.where(found >= 0) if quantity == "labels" else found
+
+
+def _computed(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[NDArray[Any]]:
+    with one_blas_thread(), naming_chunks(source):
+        stored = iter_blocks(source.block_input(0, source.n_blocks))
+        return [described(block, prepared, [quantity])[quantity] for block in stored]
+
+
+def _lazy(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[Any]:
     import dask.array as da
     from dask.delayed import delayed
 
@@ -70,7 +86,7 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
     trailing = (k,) if quantity == "responsibilities" else ()
     dtype = np.dtype(np.int64 if quantity == "labels" else np.float64)
     shared = delayed(lambda: prepared, pure=False)()
-    blocks = [
+    return [
         da.from_delayed(
             delayed(_describe_block, pure=False)(source.block_input(b, b + 1), shared, quantity),
             shape=(int(source.bounds[b + 1] - source.bounds[b]), *trailing),
@@ -78,7 +94,6 @@ def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
         )
         for b in range(source.n_blocks)
     ]
-    return da.concatenate(blocks)
 
 
 def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> Any:
