@@ -12,10 +12,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgmm import open_source
+from dgmm import GaussianMixture, open_source
 from dgmm.data.opening import open_weights
 from dgmm.data.source import iter_blocks
-from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.errors import (
     InvalidData,
     InvalidParameter,
@@ -137,9 +136,8 @@ def test_any_chunks_and_any_order_of_dimensions(data):
     features = data.draw(st.lists(st.sampled_from(DIMS), unique=True, max_size=3))
     variable = dataset["temp"].transpose(*order)
     samples = [dim for dim in order if dim not in features]
-    rows = variable.transpose(*samples, *features).values.reshape(
-        np.prod([variable.sizes[d] for d in samples]), -1
-    )
+    cells = int(np.prod([variable.sizes[dim] for dim in samples]))
+    rows = variable.transpose(*samples, *features).values.reshape(cells, -1)
     for form in (variable, variable.chunk(chunks)):
         source = open_source(form, feature_dims=features, missing="error")
         numbers, found = gather(source)
@@ -232,21 +230,17 @@ def test_fingerprints_of_values_in_memory():
     assert open_source(one, **kwargs).fingerprint() != open_source(other, **kwargs).fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("kind", "known"), [(in_memory, True), (with_dask, False), (stored, True), (opened, False)]
-)
-def test_what_tells_the_rows(kind, known, tmp_path):
+@pytest.mark.parametrize("kind", [in_memory, stored, netcdf, with_dask, opened])
+def test_what_tells_the_rows(kind, tmp_path):
     source = open_source(kind(ocean(), tmp_path), variables="temp", feature_dims="depth")
-    assert source.identified is known
+    assert source.identified is (kind not in (with_dask, opened))
 
 
 def test_chunks_that_are_not_stored(tmp_path):
     packed = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32768}
     path = stored(ocean(), tmp_path, temp=packed)
     (path / "temp/c/1/0/1/1").unlink()
-    with pytest.raises(
-        MissingChunks, match=r"1 of 12 chunks of .*ocean.zarr/temp are not stored .*temp|c/1/0/1/1"
-    ):
+    with pytest.raises(MissingChunks, match=r"1 of 12 chunks of .*ocean.zarr/temp are not stored .*c/1/0/1/1"):
         open_source(path, variables="temp", feature_dims="depth")
     _, rows = gather(open_source(path, variables="temp", feature_dims="depth", missing_chunks="fill"))
     assert (rows == 0).any()
@@ -270,22 +264,22 @@ def test_chunks_of_land_are_not_stored(zarr_format, tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({}, InvalidData, r"different dimensions: temp\(time, depth, lat, lon\), ssh"),
+        ({}, InvalidData, r"different dimensions: .*temp\(time, depth, lat, lon\)"),
         ({"variables": "tmp"}, InvalidParameter, "no variable 'tmp'; did you mean 'temp'"),
         ({"variables": "lat"}, InvalidParameter, "'lat' is a coordinate"),
         (
             {"variables": "temp", "feature_dims": "dept"},
             InvalidParameter,
-            "dimension 'dept'; did you mean 'depth'",
+            "'dept'; did you mean 'depth'",
         ),
         ({"variables": "temp", "feature_dims": DIMS}, ShapeMismatch, "has no cells"),
-        ({"variables": ("temp", "word")}, UnsupportedDtype, "variable word"),
+        ({"variables": ("temp", "spectrum")}, UnsupportedDtype, "variable spectrum"),
     ],
 )
 def test_what_cannot_be_rows_is_said(kwargs, error, text, tmp_path):
     dataset = ocean()
-    if "word" in kwargs.get("variables", ""):
-        dataset["word"] = ("lat", list("abcdefgh"))
+    if "spectrum" in kwargs.get("variables", ""):
+        dataset["spectrum"] = ("lat", np.ones(8, complex))
     for form in (dataset, stored(dataset, tmp_path)):
         with pytest.raises(error, match=text):
             open_source(form, **kwargs)
@@ -320,13 +314,11 @@ def test_a_file_that_is_no_netcdf(tmp_path):
 def test_a_value_is_named_by_its_coordinates(tmp_path):
     dataset = ocean(missing=0)
     dataset["temp"][3, 1, 2, 4] = np.inf
-    source = open_source(stored(dataset, tmp_path), variables="temp", feature_dims="depth")
-    with (
-        pytest.raises(NonFiniteData, match=r"infinity \(temp\[depth=10\] at time=2001-04.*, lat=-30.0, lon=144.0"),
-        naming_chunks(source),
+    mixture = GaussianMixture(2)
+    with pytest.raises(
+        NonFiniteData, match=r"infinity \(temp\[depth=10\] at time=2001-04.*, lat=-30.0, lon=144.0"
     ):
-        for block in iter_blocks(source.block_input(0, source.n_blocks)):
-            check_finite(block)
+        mixture.fit(open_source(stored(dataset, tmp_path), variables="temp", feature_dims="depth"))
 
 
 # --- weights -------------------------------------------------------------------------------------------------
