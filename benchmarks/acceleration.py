@@ -53,8 +53,8 @@ def compare(data: Data, settings: Settings, *, one_start: bool, most: int) -> tu
     scheduler = LocalScheduler()
     passes = Passes(source, None, scheduler)
     size = settings.sample_rows(source)
-    found = scan(passes, sample_rows=size, seed=settings.seed, isotropic=settings.covariance.isotropic)
-    sampled = Sampled(found, settings)
+    sampled = Sampled.of(scan(passes, sample_rows=size, seed=settings.seed), settings)
+    found = sampled.scan
     if one_start:
         start = climb(sampled, Climb(0, settings.max_iter, settings.tol)).state.parameters
     else:

@@ -33,7 +33,7 @@ _RANGES: tuple[tuple[str, Any, float], ...] = (
     ("verbose_interval", Integral, 1),
 )
 _OPTIONAL = ("max_passes", "sample_size")
-_FLAGS = ("accelerate", "warm_start")
+_FLAGS = ("standardize", "accelerate", "warm_start")
 
 
 def settings_of(given: Mapping[str, Any], source: Source, last: Model | None) -> tuple[Settings, bool]:
@@ -61,7 +61,7 @@ def settings_of(given: Mapping[str, Any], source: Source, last: Model | None) ->
         precisions=given["precisions_init"],
     )
     if last is not None:
-        parameters = last.in_data_units()
+        parameters = last.parameters.to_data(last.frame)
         start = Start(parameters.weights, parameters.means, parameters.covariances)
     settings = Settings(
         n_components=int(given["n_components"]),
@@ -69,6 +69,7 @@ def settings_of(given: Mapping[str, Any], source: Source, last: Model | None) ->
         tol=float(given["tol"]),
         reg_covar=float(given["reg_covar"]),
         reg_relative=float(given["reg_relative"]),
+        standardize=bool(given["standardize"]),
         max_iter=int(given["max_iter"]),
         max_passes=None if given["max_passes"] is None else int(given["max_passes"]),
         accelerate=bool(given["accelerate"]),

@@ -39,6 +39,10 @@ class GaussianMixture(FittedMixture):
         Added to the variance of every feature, in squared data units.
     reg_relative : float, default=0.0
         Times the data's variance of each feature, added likewise (spherical: times the mean variance).
+    standardize : bool, default=False
+        Fit in units of each feature's standard deviation: `reg_covar` is in these, and a spherical component is a
+        sphere in these. Results are in the data's units all the same; there such spheres have a variance for
+        each feature, so `covariances_` and its kin are in the shape of 'diag'.
     max_iter : int, default=1000
         Iterations on the sample for each run, and then on all rows.
     max_passes : int or None, default=None
@@ -112,6 +116,7 @@ class GaussianMixture(FittedMixture):
         tol: float = 1e-5,
         reg_covar: float = 1e-6,
         reg_relative: float = 0.0,
+        standardize: bool = False,
         max_iter: int = 1000,
         max_passes: int | None = None,
         accelerate: bool = False,
@@ -132,6 +137,7 @@ class GaussianMixture(FittedMixture):
         self.tol = tol
         self.reg_covar = reg_covar
         self.reg_relative = reg_relative
+        self.standardize = standardize
         self.max_iter = max_iter
         self.max_passes = max_passes
         self.accelerate = accelerate

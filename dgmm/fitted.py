@@ -89,7 +89,7 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self._model = Model(**{**vars(model), "settings": {**settings, **model.settings}})
         parameters, frame = model.in_data_units(), model.frame
         covariance = parameters.covariance
-        in_frame = covariance.precision_cholesky(model.parameters.covariances)
+        in_frame = covariance.precision_cholesky(model.parameters.seen_from(frame).covariances)
         cholesky = covariance.rescale_cholesky(in_frame, frame.scale)
         dtype = model.dtype if model.dtype.kind == "f" else np.dtype(np.float64)
         self.weights_ = _as(parameters.weights, dtype)

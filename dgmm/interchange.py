@@ -29,6 +29,8 @@ def to_sklearn(fitted: Any) -> Any:
     seed = params["random_state"]
     if isinstance(seed, np.random.Generator) or (isinstance(seed, int | np.integer) and seed >= 2**32):
         params["random_state"] = None  # scikit-learn takes neither
+    # Standardised spheres are no spheres in data units.
+    params["covariance_type"] = fitted._model.in_data_units().covariance.name
     other = GaussianMixture(**params)
     for name in (*_FITTED, "n_features_in_", "feature_names_in_"):
         if hasattr(fitted, name):

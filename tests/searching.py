@@ -38,8 +38,8 @@ def sampled(rows, start=None, **changes) -> Sampled:
     if start is not None:
         settings = replace(settings, start=start)
     passes = Passes(source, None, LocalScheduler())
-    found = scan(passes, sample_rows=len(rows), seed=0, isotropic=settings.covariance.isotropic)
-    return Sampled(found, settings)
+    found = scan(passes, sample_rows=len(rows), seed=0)
+    return Sampled.of(found, settings)
 
 
 def replaced(problem, **changes) -> Sampled:

@@ -35,6 +35,7 @@ _OPTIONS = (
     click.option("--max-passes", type=click.IntRange(min=1), help="Passes over the data at most."),
     setting("--reg-covar", "reg_covar", "Added to each variance.", type=click.FloatRange(min=0)),
     setting("--reg-relative", "reg_relative", "Added, times the data's variance.", type=click.FloatRange(min=0)),
+    click.option("--standardize", is_flag=True, help="Fit in units of each feature's standard deviation."),
     click.option(
         "--seed", "random_state", type=click.IntRange(min=0), help="Of sample and starts.  [default: drawn]"
     ),

@@ -17,6 +17,7 @@ from dgmm.engine.events import Judged, Progress
 from dgmm.engine.model import KIND, Model
 from dgmm.engine.sampled import Run
 from dgmm.errors import EnvironmentWarning, SourceNotFound
+from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.criteria import aic, bic, icl
 from dgmm.progress import left_out, spoken
 
@@ -116,7 +117,9 @@ def _fit(identity: dict[str, Any], found: Progress, facts: dict[str, Any]) -> tu
         lines.append("iterations on all rows: none yet")
     lines.append(f"seed: {identity['seed']}")
     if best and found.scan is not None:
-        parameters = best.state.parameters.to_data(found.scan.frame)
+        kind, standardize = covariance_type(identity["covariance_type"]), identity.get("standardize", False)
+        frame = found.scan.framed_for(kind, standardize=standardize).frame
+        parameters = best.state.parameters.seen_from(frame).to_data(frame)
         more |= components_json(parameters)
         lines += ["", component_table(parameters)]
     return more, lines

@@ -93,15 +93,9 @@ class _Loop:
         return ((i, task(shared, argument)) for i, argument in enumerate(arguments))
 
 
-def sampled_for(found: Scan, settings: Settings) -> Sampled:
-    """The sample in the frame that these covariances want."""
-    isotropic = settings.covariance.isotropic
-    return Sampled(found.framed(isotropic=isotropic) if isotropic else found, settings)
-
-
 def search_alone(found: Scan, settings: Settings) -> Run:
     """A candidate's whole search, as one task."""
-    search = Search(sampled_for(found, settings), _Loop(), {})
+    search = Search(Sampled.of(found, settings), _Loop(), {})
     began = time.perf_counter()
     for _ in search.events():
         pass
@@ -111,7 +105,7 @@ def search_alone(found: Scan, settings: Settings) -> Run:
 def foresee(found: Scan, argument: tuple[Settings, Parameters]) -> Foreseen:
     """What the sample says of a candidate, as one task."""
     settings, parameters = argument
-    sampled = sampled_for(found, settings)
+    sampled = Sampled.of(found, settings)
     density, entropy = np.empty(len(found.rows)), np.empty(len(found.rows))
     for tile, log_density, r in sampled.e_step(parameters, np.dtype(np.float64)).posterior(found.rows):
         density[tile] = log_density

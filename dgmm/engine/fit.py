@@ -10,7 +10,7 @@ from dgmm.engine.events import Event, Iterated, Progress, Scanned, best_of
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Run, Sampled
-from dgmm.engine.scan import scan
+from dgmm.engine.scan import Scan, scan
 from dgmm.engine.search import Search
 from dgmm.engine.settings import Settings
 from dgmm.errors import DataWarning, IllDefinedCovariance
@@ -66,12 +66,11 @@ class Fit:
                 self._passes,
                 sample_rows=settings.sample_rows(self._passes.source),
                 seed=settings.seed,
-                isotropic=settings.covariance.isotropic,
             )
             self.progress = replace(self.progress, scan=found)
             yield Scanned(found)
         assert self.progress.scan is not None  # noqa: S101
-        sampled = Sampled(self.progress.scan, settings)
+        sampled = Sampled.of(self.progress.scan, settings)
         sampled.check()
         finalists = self.progress.finalists
         if settings.start.given and not (finalists or self.progress.runs):
@@ -106,6 +105,12 @@ class Fit:
             self.progress = replace(self.progress, finalists=runs)
             self._outcome = best_of(runs)
             yield Iterated(runs)
+
+    @property
+    def scan(self) -> Scan:
+        """What the scan found, in the frame of the parameters."""
+        assert self.progress.scan is not None  # noqa: S101  the first event made it
+        return Sampled.of(self.progress.scan, self._settings).scan
 
     def outcome(self) -> Outcome:
         """The result, after the last event."""

@@ -89,7 +89,7 @@ class Model:
 
     def in_data_units(self) -> Parameters:
         """Weights, means and covariances as users see them."""
-        return self.parameters.to_data(self.frame)
+        return self.parameters.seen_from(self.frame).to_data(self.frame)
 
     def pack(self) -> bytes:
         """The content of the model file."""

@@ -59,6 +59,7 @@ def identity(
         "sample_rows": s.sample_rows(source),
         "start": _start_digest(s.start),
         "seed": seed,
+        **({"standardize": True} if s.standardize else {}),
     }
 
 

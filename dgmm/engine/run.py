@@ -108,8 +108,7 @@ def fit_model(
         observer or Silence(),
     )
     outcome = fit.outcome()
-    assert fit.progress.scan is not None  # noqa: S101  it comes first
-    return _model(fit.progress.scan, outcome, source, settings), outcome
+    return _model(fit.scan, outcome, source, settings), outcome
 
 
 def select_model(

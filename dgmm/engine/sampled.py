@@ -121,11 +121,18 @@ class Sampled:
     scan: Scan
     settings: Settings
 
+    @classmethod
+    def of(cls, scan: Scan, settings: Settings) -> Sampled:
+        """In the frame that the settings want."""
+        return cls(scan.framed_for(settings.covariance, standardize=settings.standardize), settings)
+
     @property
     def ridge(self) -> NDArray[np.floating]:
         """What is added to the variances, in the frame."""
         s, scale = self.settings, self.scan.frame.scale
         variance = self.scan.variance / scale / scale
+        if s.standardize:  # reg_covar is in units of each feature's variance, as reg_relative is
+            return ridge_in_frame(s.covariance, scale, variance, 0.0, s.reg_covar + s.reg_relative)
         return ridge_in_frame(s.covariance, scale, variance, s.reg_covar, s.reg_relative)
 
     def check(self) -> None:

@@ -15,6 +15,7 @@ from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.sample import Sample, SamplingRule
 from dgmm.engine.validity import check_finite, check_weights, naming_chunks
 from dgmm.errors import DataWarning, InvalidData, InvalidWeights
+from dgmm.mixture.covariance_type import CovarianceType
 from dgmm.mixture.frame import Frame, spreads
 
 # A spread of fewer steps of the dtype is a coarse one: rounding adds a thousandth to its variance.
@@ -184,9 +185,14 @@ class Scan:
     content: str
     n_missing: int = 0
 
-    def framed(self, *, isotropic: bool) -> Scan:
-        """The same data in the frame that a kind of covariance wants."""
-        frame = Frame.from_sample(self.rows, isotropic=isotropic)
+    def framed_for(self, covariance: CovarianceType, *, standardize: bool) -> Scan:
+        """The same data in the frame that a covariance type wants: it maps the family onto itself."""
+        if not covariance.isotropic:
+            return self
+        if standardize:
+            frame = Frame.standard(self.frame.shift, self.variance)
+        else:
+            frame = Frame.from_sample(self.rows, isotropic=True)
         return replace(self, frame=frame, radius_squared=_radius_squared(frame, self.rows))
 
 
@@ -194,8 +200,8 @@ def _radius_squared(frame: Frame, rows: Rows) -> float:
     return float(np.quantile(np.sum(frame.apply(rows) ** 2, axis=1), _RADIUS_QUANTILE))
 
 
-def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Scan:
-    """Run the scan.
+def scan(passes: Passes, *, sample_rows: int, seed: int) -> Scan:
+    """Run the scan; its frame has a scale for each feature.
 
     Raises
     ------
@@ -220,7 +226,7 @@ def scan(passes: Passes, *, sample_rows: int, seed: int, isotropic: bool) -> Sca
     if outliers is not None:
         rows, weights = _with_outliers(rows, weights, summary.weight, passes.run(outliers), source)
         n_passes += 1
-    frame = Frame.from_sample(rows, isotropic=isotropic)
+    frame = Frame.from_sample(rows, isotropic=False)
     return Scan(
         n_rows=summary.n_rows,
         n_missing=source.n_rows - summary.n_rows,

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from dgmm.engine.candidates import Entry, Foreseen, foresee, sampled_for, search_alone
+from dgmm.engine.candidates import Entry, Foreseen, foresee, search_alone
 from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched, reached_by
 from dgmm.engine.likelihood import Candidate, Criteria, CriteriaWork
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
-from dgmm.engine.sampled import Run
+from dgmm.engine.sampled import Run, Sampled
 from dgmm.engine.scan import Scan, scan
 from dgmm.engine.search import ended
 from dgmm.engine.settings import Contest
@@ -63,7 +63,7 @@ class Selection:
 
     def scan_of(self, name: str) -> Scan:
         """The same in the frame of a candidate."""
-        return sampled_for(self.scan, self._contest.of(name)).scan
+        return Sampled.of(self.scan, self._contest.of(name)).scan
 
     @property
     def n_passes(self) -> int:
@@ -77,7 +77,7 @@ class Selection:
         self._check_holdout()
         if self.progress.scan is None:
             rows = self._contest.sample_rows(self._passes.source)
-            found = scan(self._passes, sample_rows=rows, seed=self._contest.settings.seed, isotropic=False)
+            found = scan(self._passes, sample_rows=rows, seed=self._contest.settings.seed)
             self.progress = replace(self.progress, scan=found)
             yield Scanned(found)
         yield from self._search()
@@ -164,7 +164,7 @@ class Selection:
         members = {}
         for name, run in finalists.items():
             settings = self._contest.of(name)
-            sampled = sampled_for(self.scan, settings)
+            sampled = Sampled.of(self.scan, settings)
             em = sampled.em(settings.tol, settings.full_iterations(self.scan.n_passes))
             members[name] = Member(em, sampled.scan.radius_squared, run)
         for runs in shared_passes(self._passes, members, self._beaten):

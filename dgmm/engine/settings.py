@@ -55,6 +55,7 @@ class Settings:
     tol: float
     reg_covar: float
     reg_relative: float
+    standardize: bool
     max_iter: int
     max_passes: int | None
     accelerate: bool

@@ -22,11 +22,10 @@ from __future__ import annotations
 from dgmm.errors import InvalidParameter
 from dgmm.mixture.covariance_type import CovarianceType
 from dgmm.mixture.matrices import Full, Tied
-from dgmm.mixture.variances import Diag, Spherical
+from dgmm.mixture.variances import DIAG, Spherical
 
 FULL = Full()
 TIED = Tied()
-DIAG = Diag()
 SPHERICAL = Spherical()
 COVARIANCE_TYPES: dict[str, CovarianceType] = {c.name: c for c in (FULL, TIED, DIAG, SPHERICAL)}
 

@@ -121,6 +121,10 @@ class CovarianceType(ABC):
     def rescale(self, covariances: Array, factor: Array) -> Array:
         """Covariances of the data after feature i is multiplied by `factor[i]`."""
 
+    def for_each_feature(self, covariances: Array, d: int) -> tuple[CovarianceType, Array]:
+        """The same covariances in a type that can hold them after any rescaling."""
+        return self, covariances
+
     @abstractmethod
     def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
         """Factors of the precisions of the data after feature i is multiplied by `factor[i]`."""

@@ -29,7 +29,7 @@ class Frame:
     Attributes
     ----------
     shift, scale : ndarray (D,)
-        In data units, float64. All scales are equal where the covariances are isotropic.
+        In data units, float64. All scales are equal where the covariances are isotropic in data units.
     """
 
     shift: Array
@@ -56,10 +56,20 @@ class Frame:
         exponent = np.round(np.log2(np.where(spread > 0, spread, 1.0)))
         return cls(shift, np.exp2(np.clip(exponent, -1000, 1000)))
 
+    @classmethod
+    def standard(cls, shift: Array, variance: Array) -> Frame:
+        """In units of the standard deviation of each feature, where it has one."""
+        return cls(shift, np.sqrt(np.where(variance > 0, variance, 1.0)))
+
     @property
     def log_volume(self) -> float:
         """log of the volume in data units of a unit cube of the frame."""
         return float(np.log(self.scale).sum())
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether spheres in it are spheres in data units."""
+        return bool(np.all(self.scale == self.scale[0]))
 
     def apply(self, rows: Array) -> Array:
         """Rows (n, D) in the frame."""

@@ -53,8 +53,18 @@ class Parameters:
         covariances = self.covariances if self.covariance.pooled else self.covariances[kept]
         return Parameters(self.covariance, self.weights[kept], self.means[kept], covariances)
 
+    def seen_from(self, frame: Frame) -> Parameters:
+        """The same mixture in `frame`, with covariances of a type that data units can hold too."""
+        if frame.isotropic or not self.covariance.isotropic:
+            return self
+        kind, covariances = self.covariance.for_each_feature(self.covariances, self.n_features)
+        return Parameters(kind, self.weights, self.means, covariances)
+
     def to_data(self, frame: Frame) -> Parameters:
-        """The same mixture in data units, of parameters that are in `frame`."""
+        """The same mixture in data units, of parameters that are in `frame`.
+
+        Spheres of a frame that is not isotropic become spheres of the same volume: see `seen_from`.
+        """
         means = self.means * frame.scale + frame.shift
         covariances = self.covariance.rescale(self.covariances, frame.scale)
         return Parameters(self.covariance, self.weights, means, covariances)

@@ -106,6 +106,14 @@ class Diag(_Variances):
         return coloured
 
 
+DIAG = Diag()
+
+
+def _common(factor: Array) -> float:
+    """One factor for all features, or the one that keeps volumes where they differ."""
+    return float(factor[0] if np.all(factor == factor[0]) else np.exp(np.log(factor).mean()))
+
+
 class Spherical(_Variances):
     name = "spherical"
     isotropic = True
@@ -160,12 +168,15 @@ class Spherical(_Variances):
         return largest
 
     def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
-        scaled: Array = precision_cholesky / factor[0]
+        scaled: Array = precision_cholesky / _common(factor)
         return scaled
 
     def rescale(self, covariances: Array, factor: Array) -> Array:
-        scaled: Array = covariances * factor[0] ** 2
+        scaled: Array = covariances * _common(factor) ** 2
         return scaled
+
+    def for_each_feature(self, covariances: Array, d: int) -> tuple[CovarianceType, Array]:
+        return DIAG, np.repeat(covariances[:, None], d, axis=1)
 
     def full(self, covariances: Array, k: int, d: int) -> Array:
         matrices: Array = covariances[:, None, None] * np.eye(d)

@@ -87,7 +87,7 @@ def test_results_come_back_as_missing(tmp_path):
 def test_the_sample_does_not_depend_on_the_blocks(cuts, seed, share):
     rows = rows_with_holes(share=share, seed=seed)
     source = dropping(rows).rows(np.array(sorted({0, *cuts, N})))
-    found = scan(Passes(source, None, LocalScheduler()), sample_rows=200, seed=seed, isotropic=False)
+    found = scan(Passes(source, None, LocalScheduler()), sample_rows=200, seed=seed)
     present = np.flatnonzero(~absent(rows))
     chosen = present[np.argsort(uniform_hash(seed, present))[:200]]
     np.testing.assert_array_equal(found.rows, rows[np.sort(chosen)])
@@ -98,7 +98,7 @@ def test_where_most_rows_are_missing_a_second_pass_fills_the_sample():
     for share, n_passes in ((0.3, 1), (0.9, 2)):
         found = scan(
             Passes(dropping(rows_with_holes(100_000, share)), None, LocalScheduler()),
-            sample_rows=2000, seed=0, isotropic=False,
+            sample_rows=2000, seed=0,
         )  # fmt: skip
         assert (len(found.rows), found.n_passes) == (2000, n_passes)
 

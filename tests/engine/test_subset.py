@@ -81,7 +81,7 @@ def test_a_pass_sees_the_rows_of_the_subset(chunks):
     rows = np.random.default_rng(3).normal(size=(1000, 2))
     subset = Subset(0.3, seed=4)
     source = open_source(da.from_array(rows, chunks=(chunks, 2)))
-    found = scan(Passes(source, None, LocalScheduler(), subset=subset), sample_rows=1000, seed=4, isotropic=False)
+    found = scan(Passes(source, None, LocalScheduler(), subset=subset), sample_rows=1000, seed=4)
     kept = rows[~held_out(subset, 1000)]
     assert found.weight == len(kept)
     np.testing.assert_array_equal(found.rows, kept)

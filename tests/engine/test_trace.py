@@ -210,7 +210,7 @@ def test_info_of_a_checkpoint_on_a_complete_sample(rows, tmp_path, info):
 def scanned(rows, weights, chunk):
     source = open_source(da.from_array(rows, chunks=(chunk, rows.shape[1])))
     w = None if weights is None else open_weights(weights, source)
-    return scan(Passes(source, w, LocalScheduler()), sample_rows=10, seed=0, isotropic=False)
+    return scan(Passes(source, w, LocalScheduler()), sample_rows=10, seed=0)
 
 
 @settings(max_examples=20)
