@@ -90,6 +90,9 @@ class Boxes:
             sizes = np.multiply.outer(sizes, lengths).ravel()
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
 
+    def __reduce__(self) -> tuple[type[Boxes], tuple[tuple[int, ...], tuple[int, ...]]]:
+        return Boxes, (self.grid, self.steps)  # the bounds are sooner found again than sent
+
     def at(self, position: int) -> int:
         """Number of the box that holds a position."""
         return int(np.searchsorted(self.bounds, position, side="right")) - 1

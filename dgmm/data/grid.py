@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.blocks import BlockInput, ComputedBlocks
+from dgmm.data.blocks import BlockInput, ComputedBlocks, StoredBlocks
 from dgmm.data.boxes import Box, Boxes
 from dgmm.data.grid_features import GridFeatures, chosen
 from dgmm.data.rows import Rows
@@ -225,9 +225,11 @@ class GridSource(Source):
         other.boxes, other.bounds = source.boxes, source.bounds
         return other
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Workers have no use for the coordinates, which may be many.
-        return {**self.__dict__, "coordinates": None}
+    def block_input(self, first: int, last: int) -> BlockInput:
+        """What a leaf task receives: without the coordinates, which may be many and are of no use there."""
+        part = self.rows(self.bounds[first : last + 1])
+        part.coordinates = None
+        return StoredBlocks(part)
 
 
 class DaskGrid(GridSource):
