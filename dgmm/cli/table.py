@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from dgmm.engine.trace import Trace, history_table
 from dgmm.mixture.parameters import Parameters
@@ -20,14 +19,6 @@ _HISTORY_FORMATS = {
     "smallest_weight": ".2g", "smallest_eigenvalue": ".2g",
 }  # fmt: skip
 Format = Callable[[float, float], str]
-
-
-def deviations(parameters: Parameters) -> NDArray[np.float64]:
-    """Standard deviation of each feature in each component, (K, D)."""
-    k, d = parameters.means.shape
-    full = parameters.covariance.full(parameters.covariances, k, d)
-    deviation: NDArray[np.float64] = np.sqrt(np.diagonal(full, axis1=1, axis2=2))
-    return deviation
 
 
 def plain(mean: float, deviation: float) -> str:
@@ -59,7 +50,7 @@ def component_table(
     columns = min(d, shown)
     names = list(names) or [f"x{i}" for i in range(d)]
     formats = list(formats) or [plain] * d
-    spread = deviations(parameters)
+    spread = parameters.deviations
     rows = [["component", "weight", *names[:columns]]]
     for k in np.argsort(-parameters.weights, kind="stable"):
         cells = [formats[i](float(parameters.means[k, i]), float(spread[k, i])) for i in range(columns)]
@@ -78,7 +69,7 @@ def components_json(parameters: Parameters) -> dict[str, Any]:
         "covariance_type": parameters.covariance.name,
         "weights": parameters.weights.tolist(),
         "means": parameters.means.tolist(),
-        "standard_deviations": deviations(parameters).tolist(),
+        "standard_deviations": parameters.deviations.tolist(),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +129,10 @@ class CovarianceType(ABC):
     @abstractmethod
     def rescale_cholesky(self, precision_cholesky: Array, factor: Array) -> Array:
         """Factors of the precisions of the data after feature i is multiplied by `factor[i]`."""
+
+    @abstractmethod
+    def restrict(self, covariances: Array, features: Sequence[int]) -> Array:
+        """Covariances of some of the features."""
 
     @abstractmethod
     def full(self, covariances: Array, k: int, d: int) -> Array:

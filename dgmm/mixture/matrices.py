@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -88,6 +89,11 @@ class _Matrix(CovarianceType):
     def rescale(self, covariances: Array, factor: Array) -> Array:
         scaled: Array = covariances * factor[:, None] * factor
         return scaled
+
+    def restrict(self, covariances: Array, features: Sequence[int]) -> Array:
+        kept = list(features)
+        restricted: Array = covariances[..., kept, :][..., kept]
+        return restricted
 
 
 class Full(_Matrix):

@@ -47,6 +47,22 @@ class Parameters:
         k, d = self.means.shape
         return int(k - 1 + k * d) + self.covariance.n_parameters(k, d)
 
+    @property
+    def deviations(self) -> Array:
+        """Standard deviation of each feature in each component, (K, D)."""
+        variances = [self.marginal([i]).matrices()[:, 0, 0] for i in range(self.n_features)]
+        deviations: Array = np.sqrt(np.stack(variances, axis=1))
+        return deviations
+
+    def matrices(self) -> Array:
+        """Covariances as matrices (K, D, D), whatever their type."""
+        return self.covariance.full(self.covariances, *self.means.shape)
+
+    def marginal(self, features: Sequence[int]) -> Parameters:
+        """The mixture of some of the features: Gaussians again, of the same type."""
+        restricted = self.covariance.restrict(self.covariances, features)
+        return Parameters(self.covariance, self.weights, self.means[:, list(features)], restricted)
+
     def only(self, components: Sequence[int]) -> Parameters:
         """Some of the components, with the weights they have."""
         kept = list(components)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
@@ -97,6 +99,10 @@ class Diag(_Variances):
         scaled: Array = covariances * factor * factor
         return scaled
 
+    def restrict(self, covariances: Array, features: Sequence[int]) -> Array:
+        restricted: Array = covariances[:, list(features)]
+        return restricted
+
     def full(self, covariances: Array, k: int, d: int) -> Array:
         matrices: Array = covariances[:, :, None] * np.eye(d)
         return matrices
@@ -177,6 +183,9 @@ class Spherical(_Variances):
 
     def for_each_feature(self, covariances: Array, d: int) -> tuple[CovarianceType, Array]:
         return DIAG, np.repeat(covariances[:, None], d, axis=1)
+
+    def restrict(self, covariances: Array, features: Sequence[int]) -> Array:
+        return covariances
 
     def full(self, covariances: Array, k: int, d: int) -> Array:
         matrices: Array = covariances[:, None, None] * np.eye(d)

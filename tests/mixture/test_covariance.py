@@ -38,6 +38,19 @@ def test_every_description_is_of_the_same_matrices(name, rng):
 
 
 @all_types
+@pytest.mark.parametrize("features", [(2,), (3, 0), (0, 1, 2, 3)])
+def test_a_marginal_is_the_mixture_of_these_features(name, features, rng):
+    parameters = mixture(name, K, D, rng)
+    found, kept = parameters.marginal(features), list(features)
+    assert found.covariance is parameters.covariance
+    assert found.covariances.shape == found.covariance.shape(K, len(features))
+    full = matrices(parameters).astype(float)
+    assert_close(found.matrices(), full[:, kept][:, :, kept], 0.0)
+    assert_close(found.means, parameters.means[:, kept], 0.0)
+    assert_close(parameters.deviations, np.sqrt(np.diagonal(full, axis1=1, axis2=2)), 0.0)
+
+
+@all_types
 def test_whitening_makes_a_component_a_standard_normal(name, rng):
     parameters = mixture(name, K, D, rng)
     cholesky = parameters.covariance.precision_cholesky(parameters.covariances)
