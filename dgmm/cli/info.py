@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ import click
 from dgmm.cli.options import json_option
 from dgmm.cli.table import component_table, components_json, finite, history_json, history_text, show
 from dgmm.engine import archive, record
-from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.events import Judged, Progress
 from dgmm.engine.model import KIND, Model
 from dgmm.engine.sampled import Run
-from dgmm.errors import EnvironmentWarning, SourceNotFound
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.criteria import aic, bic, icl
 from dgmm.progress import left_out, spoken
@@ -51,6 +48,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         "history": history_json(model.trace, model.n_rows),
         "feature_names": list(model.feature_names),
         "settings": model.settings,
+        "origin": model.origin.pack(),
         "versions": versions,
         **components_json(parameters),
     }
@@ -61,6 +59,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         f"{'converged' if model.converged else 'not converged'} after {model.n_iter} iterations and "
         f"{model.n_passes} passes over the data",
         f"mean log-likelihood: {'unknown' if log_likelihood is None else format(log_likelihood, '.9g')}",
+        *([f"data: {model.origin.data}"] if model.origin.data else []),
         f"settings: {_listed(model.settings)}",
         f"versions: {_listed(versions)}",
         *([history_text(model.trace, model.n_rows)] if model.trace else []),
@@ -71,14 +70,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
-    identity = Checkpoint.recorded_identity(path)
-    if identity is None:
-        msg = f"{path} is a folder without checkpoints of dgmm. Pass a model file, or the --checkpoint of a fit."
-        raise SourceNotFound(msg)
-    with warnings.catch_warnings():
-        # It says that the fit goes on; here nothing does.
-        warnings.simplefilter("ignore", EnvironmentWarning)
-        found = record.load(Checkpoint(path, identity, {}))
+    identity, found = record.read(path)
     facts: dict[str, Any] = {
         "kind": "checkpoint",
         "path": str(path),

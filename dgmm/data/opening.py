@@ -40,6 +40,12 @@ class Reading:
     name: str | None = None
     column: bool = False
 
+    def options(self) -> dict[str, str]:
+        """The options of the command line that say the same."""
+        told = {"variables": self.variables, "feature-dim": self.feature_dims}
+        options = {name: ",".join(value) for name, value in told.items() if value}
+        return options | ({} if self.missing_chunks == "error" else {"missing-chunks": self.missing_chunks})
+
     def refuse_choice(self, name: str) -> None:
         """Refuse names of variables or dimensions for data that have none."""
         if self.variables is not None or self.feature_dims:
@@ -117,12 +123,20 @@ def open_source(
     if isinstance(data, Source):
         source = data
     else:
-        source = _open(data, Reading(_several(variables), _several(feature_dims), missing_chunks, name))
-    if missing is None or missing == source.missing:
+        reading = Reading(_several(variables), _several(feature_dims), missing_chunks, name)
+        source = _open(data, reading)
+        source.address = _address(data)
+        source.opened_with = reading.options()
+    if missing is None:
         return source
     source = copy.copy(source)
     source.missing = missing
+    source.opened_with = {**source.opened_with, "missing": missing}
     return source
+
+
+def _address(data: object) -> str:
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else ""
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -151,8 +165,11 @@ def open_weights(weights: object, source: Source, *, missing_chunks: MissingChun
 
     reading = Reading(missing_chunks=missing_chunks, name=_weights_name(weights), column=True)
     if isinstance(source, GridSource):
-        return source.column(_opened_node(weights, reading))
+        column = source.column(_opened_node(weights, reading))
+        column.address = _address(weights)
+        return column
     found = weights if isinstance(weights, Source) else _open(weights, reading)
+    found.address = found.address or _address(weights)
     if (found.n_rows, found.n_features) != (source.n_rows, 1):
         shape = f"{found.n_rows} x {found.n_features}" if found.n_features > 1 else f"{found.n_rows}"
         msg = f"Found {shape} sample weights in {found.name} for {source.n_rows} rows; expected one weight a row."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -44,6 +46,10 @@ class Source(ABC):
         The fingerprint says what the rows are; otherwise the engine adds a hash of their content.
     delayed : bool
         Blocks are tasks of somebody's Dask graph: only computing them tells what they hold.
+    address : str
+        Where they were opened; empty for rows that were passed as such.
+    opened_with : mapping of str to str
+        What `open_source` was told besides, by the name of the command line's option.
     """
 
     name: str
@@ -58,6 +64,8 @@ class Source(ABC):
     reads_ahead: bool = True
     identified: bool = True
     delayed: bool = False
+    address: str = ""
+    opened_with: Mapping[str, str] = MappingProxyType({})
 
     @property
     def n_blocks(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dgmm.engine import archive
 from dgmm.engine.likelihood import ScoreWork
+from dgmm.engine.origin import Origin
 from dgmm.engine.trace import Trace, pack_trace, unpack_trace
 from dgmm.errors import CorruptFile, SourceNotFound
 from dgmm.mixture.components import Components
@@ -50,6 +51,8 @@ class Model:
         The estimator's parameters, as far as JSON can hold them.
     n_missing : int
         Rows left out because a value was missing.
+    origin : Origin
+        What it was fitted to, and how it was chosen.
     """
 
     parameters: Parameters
@@ -64,6 +67,7 @@ class Model:
     feature_names: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     n_missing: int = 0
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def n_iter(self) -> int:
@@ -104,6 +108,7 @@ class Model:
             "radius_squared": self.radius_squared,
             "feature_names": list(self.feature_names),
             "settings": self.settings,
+            "origin": self.origin.pack(),
         }
         arrays = {
             **parameter_arrays(self.parameters),
@@ -147,6 +152,7 @@ class Model:
                 feature_names=tuple(header["feature_names"]),
                 settings=header["settings"],
                 n_missing=header.get("n_missing", 0),
+                origin=Origin.unpack({"versions": header["versions"], **header.get("origin", {})}),
             )
         except (KeyError, TypeError, ValueError) as error:
             msg = f"{path} has the form of a model file but lacks a part: {error!r}. Fit and save it again."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Contest, Settings, Start
 from dgmm.engine.trace import pack_trace, unpack_trace
+from dgmm.errors import EnvironmentWarning, SourceNotFound
 from dgmm.mixture.acceleration import Acceleration
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
@@ -115,6 +118,24 @@ def load(checkpoint: Checkpoint) -> Progress:
     latest = checkpoint.load_latest(_ITERATION)
     finalists = {} if latest is None else _unpack_runs(*latest[1:])
     return Progress(_unpack_scan(*record), runs, finalists, _judged(checkpoint, finalists or runs))
+
+
+def read(directory: str | Path) -> tuple[dict[str, Any], Progress]:
+    """What is in a checkpoint directory, for people: the identity of the fit or selection, and its progress.
+
+    Raises
+    ------
+    SourceNotFound
+        There is nothing of dgmm in it.
+    """
+    identity = Checkpoint.recorded_identity(directory)
+    if identity is None:
+        msg = f"{directory} is a folder without checkpoints of dgmm. Pass a model file, or a fit's --checkpoint."
+        raise SourceNotFound(msg)
+    with warnings.catch_warnings():
+        # It says that the fit goes on; here nothing does.
+        warnings.simplefilter("ignore", EnvironmentWarning)
+        return identity, load(Checkpoint(directory, identity, {}))
 
 
 def _judged(checkpoint: Checkpoint, runs: Mapping[str, Run]) -> Judged | None:

@@ -16,6 +16,7 @@ from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
+from dgmm.engine.origin import Choice, Origin
 from dgmm.engine.passes import Passes
 from dgmm.engine.reach import check_readable, warn_if_hidden
 from dgmm.engine.scan import Scan
@@ -108,7 +109,7 @@ def fit_model(
         observer or Silence(),
     )
     outcome = fit.outcome()
-    return _model(fit.scan, outcome, source, settings), outcome
+    return _model(fit.scan, outcome, source, weights, settings), outcome
 
 
 def select_model(
@@ -145,7 +146,8 @@ def select_model(
     settings = contest.of(best)
     run = selection.progress.finalists[best]
     outcome = Outcome(run, run.state.converged(settings.tol), selection.n_passes)
-    return _model(selection.scan_of(best), outcome, source, settings), outcome, selection
+    choice = Choice(contest.criterion, contest.holdout, tuple(selection.table().values()))
+    return _model(selection.scan_of(best), outcome, source, weights, settings, choice), outcome, selection
 
 
 def _seeded(settings: Settings, checkpoint: str | Path | None, *, seed_is_given: bool) -> Settings:
@@ -156,7 +158,14 @@ def _seeded(settings: Settings, checkpoint: str | Path | None, *, seed_is_given:
     return replace(settings, seed=recorded["seed"] if recorded else secrets.randbits(32))
 
 
-def _model(scan: Scan, outcome: Outcome, source: Source, settings: Settings) -> Model:
+def _model(
+    scan: Scan,
+    outcome: Outcome,
+    source: Source,
+    weights: Source | None,
+    settings: Settings,
+    choice: Choice | None = None,
+) -> Model:
     return Model(
         parameters=outcome.run.state.parameters,
         frame=scan.frame,
@@ -168,7 +177,10 @@ def _model(scan: Scan, outcome: Outcome, source: Source, settings: Settings) -> 
         n_rows=scan.n_rows,
         n_missing=scan.n_missing,
         weight=scan.weight,
-        settings={"seed": settings.seed},
+        settings={
+            name: value for name, value in vars(settings).items() if isinstance(value, bool | int | float | str)
+        },
+        origin=Origin.of(source, weights, scan, settings.start, outcome.run, choice),
     )
 
 
