@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from dgmm.arguments import check_feature_names, seed_of
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
-from dgmm.engine.likelihood import PreparedEStep, Score, total_score
+from dgmm.engine.likelihood import PreparedEStep, Score
 from dgmm.engine.model import Model
 from dgmm.engine.rowwise import Quantity, per_row
+from dgmm.engine.single import single_pass
 from dgmm.engine.trace import history_table
 from dgmm.errors import InvalidParameter, ShapeMismatch
 from dgmm.interchange import to_sklearn
@@ -132,7 +133,8 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         weights = None
         if sample_weight is not None:
             weights = open_weights(sample_weight, source)
-        return total_score(source, weights, self._model.score_work())
+        total: Score = single_pass(source, weights, self._model.score_work())
+        return total
 
 
 def _as(array: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.floating]:

@@ -17,9 +17,10 @@ from dgmm.cli.options import (
 )
 from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
-from dgmm.engine.likelihood import total_score
+from dgmm.engine.likelihood import Score
 from dgmm.engine.model import Model
 from dgmm.engine.predict import check_features
+from dgmm.engine.single import single_pass
 from dgmm.mixture.criteria import aic, bic
 
 
@@ -45,7 +46,7 @@ def score(
     check_features(model, source)
     source_weights = reading.weights(weights, source)
     with where.client(source):
-        total = total_score(source, source_weights, model.score_work(), RowsLog())
+        total: Score = single_pass(source, source_weights, model.score_work(), RowsLog())
     n_parameters = model.parameters.n_parameters
     facts = {
         "mean_log_likelihood": total.log_likelihood / total.weight,

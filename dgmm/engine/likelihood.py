@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import entr
 
-from dgmm.data.source import Block, Source
-from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.passes import BlockFunction, Passes, Rows
-from dgmm.engine.reach import check_readable
-from dgmm.engine.scheduling import Scheduler, scheduler_for
-from dgmm.engine.validity import check_finite, check_weights, naming_chunks
+from dgmm.data.source import Block
+from dgmm.engine.passes import BlockFunction, Rows
+from dgmm.engine.validity import check_finite, check_weights
 from dgmm.mixture.components import Components
 from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
@@ -191,25 +188,3 @@ def _checked_weight(block: Block, weights: Rows | None) -> float:
 def _total(values: Rows, weights: Rows | None, place: slice) -> float:
     """Weighted sum over the rows of a tile."""
     return float(values.sum() if weights is None else weights[place] @ values)
-
-
-def total_score(
-    source: Source,
-    weights: Source | None,
-    work: ScoreWork,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-) -> Score:
-    """Score all rows in one pass, on the active Dask client if there is one.
-
-    Raises
-    ------
-    NonFiniteData, InvalidWeights, ClusterError
-    """
-
-    def vet(scheduler: Scheduler) -> None:
-        check_readable(scheduler, source, weights)
-
-    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
-        passes = Passes(source, weights, scheduler, lambda done: on_rows(done, source.n_rows))
-        total: Score = passes.run(work)
-    return total
