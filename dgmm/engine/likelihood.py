@@ -105,7 +105,7 @@ class ScoreWork(PreparedEStep):
         step = EStep(self.components, self.frame)
 
         def score(block: Block, weights: Rows | None) -> Score:
-            weight = _checked_weight(block, weights)
+            weight = checked_weight(block, weights)
             total = 0.0
             for place, density, _ in step.posterior(block.rows):
                 total += _total(density, weights, place)
@@ -164,7 +164,7 @@ class PreparedCriteria(PreparedLockstep):
         step = Lockstep(self.members)
 
         def criteria(block: Block, weights: Rows | None) -> Together[Criteria]:
-            weight = _checked_weight(block, weights)
+            weight = checked_weight(block, weights)
             log_likelihood, entropy = np.zeros((2, len(self.members)))
             for member, place, density, responsibilities in step.posterior(block.rows):
                 log_likelihood[member] += _total(density, weights, place)
@@ -176,7 +176,7 @@ class PreparedCriteria(PreparedLockstep):
         return criteria
 
 
-def _checked_weight(block: Block, weights: Rows | None) -> float:
+def checked_weight(block: Block, weights: Rows | None) -> float:
     """Weight of a block whose values and sample weights can be used."""
     check_finite(block)
     if weights is None:

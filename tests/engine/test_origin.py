@@ -65,7 +65,7 @@ def test_a_given_start_and_accepted_holes_are_recorded(tmp_path, rows):
     holes = zarr.create_array(tmp_path / "x.zarr", shape=(N, 2), chunks=(100, 2), dtype=float)
     holes[:300] = rows[:300]
     mixture = GaussianMixture(2, random_state=0, means_init=[[0, 0], [9, 9]])
-    origin = mixture.fit(str(tmp_path / "x.zarr"), missing_chunks="fill")._model.origin
+    origin = mixture.fit(open_source(tmp_path / "x.zarr", missing_chunks="fill"))._model.origin
     assert origin.given == ("means",)
     assert origin.opened_with == {"missing-chunks": "fill"}
 
