@@ -1,5 +1,6 @@
 """Gaussian mixture models for data that does not fit in memory."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +18,20 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 __all__ = ["GaussianMixture", "__version__", "cluster", "load", "open_source", "select"]
 
 
+# scikit-learn takes seconds to import; the command line wants to hear signals before that.
+_MODULES = {
+    "GaussianMixture": "dgmm.estimator",
+    "cluster": "dgmm.clusters.start",
+    "load": "dgmm.estimator",
+    "open_source": "dgmm.data.opening",
+    "select": "dgmm.selection",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # scikit-learn takes seconds to import; the command line wants to hear signals before that.
-    if name in ("GaussianMixture", "load"):
-        from dgmm import estimator
-
-        return getattr(estimator, name)
-    if name == "cluster":
-        from dgmm.clusters import start
-
-        return start.cluster
-    if name == "open_source":
-        from dgmm.data import opening
-
-        return opening.open_source
-    if name == "select":
-        from dgmm import selection
-
-        return selection.select
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    if name == "plot":
+        return import_module("dgmm.plot")
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -56,6 +56,11 @@ class Axis:
         return np.arange(self.first, self.first + self.cells + 1, dtype=np.float64) * self.width
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Where the first cell begins and the last one ends."""
+        return self.first * self.width, (self.first + self.cells) * self.width
+
+    @property
     def centres(self) -> NDArray[np.float64]:
         """Middles of the cells."""
         return self.edges[:-1] + self.width / 2

@@ -96,6 +96,8 @@ def test_only_the_data_room_reads_zarr(path):
         ("import dgmm", ["distributed", "matplotlib", "sklearn"]),
         ("from dgmm import GaussianMixture, load", ["distributed", "matplotlib"]),
         ("import dgmm.engine.sampled, dgmm.engine.likelihood", ["distributed", "sklearn"]),  # workers do
+        ("import dgmm.selection", ["matplotlib"]),
+        ("import dgmm.plot", ["matplotlib.pyplot", "xarray"]),
         ("import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample", ["sklearn"]),
     ],
 )
