@@ -22,6 +22,7 @@ from dgmm.engine.trace import history_table
 from dgmm.errors import InvalidParameter, ShapeMismatch
 from dgmm.interchange import to_sklearn
 from dgmm.mixture.criteria import aic, bic
+from dgmm.summary import summary
 
 
 class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -79,6 +80,19 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         # Not by the fitted attributes: assigning one of them makes no model.
         return hasattr(self, "_model")
+
+    # The two hooks of scikit-learn that every version of it has; before a fit they give its own diagram.
+    def _repr_html_inner(self) -> str:
+        return self._page() if self.__sklearn_is_fitted__() else str(super()._repr_html_inner())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle and self.__sklearn_is_fitted__():
+            bundle["text/html"] = self._page()
+        return bundle
+
+    def _page(self) -> str:
+        return summary(self._model, repr(self))
 
     def _n_parameters(self) -> int:
         """Free parameters of the mixture, under scikit-learn's name."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from dgmm.engine.trace import Trace, history_table
 from dgmm.mixture.parameters import Parameters
+from dgmm.pages import plain
 
 _SHOWN_FEATURES = 8
 _SHOWN_ITERATIONS = 10
@@ -19,11 +20,6 @@ _HISTORY_FORMATS = {
     "smallest_weight": ".2g", "smallest_eigenvalue": ".2g",
 }  # fmt: skip
 Format = Callable[[float, float], str]
-
-
-def plain(mean: float, deviation: float) -> str:
-    """Mean ± standard deviation without units."""
-    return f"{mean:.4g} ± {deviation:.2g}"
 
 
 def component_table(

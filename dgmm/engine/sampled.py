@@ -64,16 +64,21 @@ class Run:
 
     def cautions(self) -> Iterator[str]:
         """What a user should hear of its components."""
-        if self.collapsed:
-            yield (
-                f"components {list(self.collapsed)} rest on very few distinct rows, or on equal values of a "
-                "feature, in every start; use fewer components, more starts (n_init), or a larger reg_covar"
-            )
-        if self.outlying:
-            yield (
-                f"components {list(self.outlying)} hold outliers: very few distinct rows, far from all other "
-                "components. If they are errors or missing values, leave those rows out or give them weight 0."
-            )
+        return cautions(self.collapsed, self.outlying)
+
+
+def cautions(collapsed: Sequence[int], outlying: Sequence[int]) -> Iterator[str]:
+    """What a user should hear of such components of a `Run`."""
+    if collapsed:
+        yield (
+            f"components {list(collapsed)} rest on very few distinct rows, or on equal values of a "
+            "feature, in every start; use fewer components, more starts (n_init), or a larger reg_covar"
+        )
+    if outlying:
+        yield (
+            f"components {list(outlying)} hold outliers: very few distinct rows, far from all other "
+            "components. If they are errors or missing values, leave those rows out or give them weight 0."
+        )
 
 
 @dataclass(frozen=True, eq=False)

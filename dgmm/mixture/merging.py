@@ -92,14 +92,52 @@ def _merge_bounds(parameters: Parameters) -> Array:
     spread = -covariance.log_det(cholesky, k, d)  # half the log-determinants of the covariances
     for i in range(k):
         for j in range(i + 1, k):
-            merged = moments_merged(parameters, i, j)
-            try:
-                factor = covariance.precision_cholesky(merged.covariances)
-            except IllDefinedCovariance:
-                continue
-            both = float(-covariance.log_det(factor, 1, d)[0])
-            bound[i, j] = (w[i] + w[j]) * both - w[i] * spread[i] - w[j] * spread[j]
+            bound[i, j] = _merge_bound(parameters, spread, i, j)
     return bound
+
+
+def _merge_bound(parameters: Parameters, spread: Array, i: int, j: int) -> float:
+    """Of one merge, where each component has its own covariance, of half the log-determinant `spread`."""
+    covariance, w, d = parameters.covariance, parameters.weights, parameters.n_features
+    try:
+        factor = covariance.precision_cholesky(moments_merged(parameters, i, j).covariances)
+    except IllDefinedCovariance:
+        return np.inf
+    both = float(-covariance.log_det(factor, 1, d)[0])
+    return float((w[i] + w[j]) * both - w[i] * spread[i] - w[j] * spread[j])
+
+
+def nearly_equal(parameters: Parameters, weight: float) -> list[Merge]:
+    """Merges of a component and the one nearest to it that would lower BIC, those that lose least first.
+
+    What a merge loses is put at its upper bound, so that these are sure.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        In the frame.
+    weight : float
+        Sum of the sample weights.
+    """
+    covariance, (k, d) = parameters.covariance, parameters.means.shape
+    if k < 2 or weight <= 1:
+        return []
+    w, cholesky = parameters.weights, covariance.precision_cholesky(parameters.covariances)
+    distance = np.empty((k, k))
+    for i in range(k):
+        white = covariance.whiten((parameters.means - parameters.means[i]).T, cholesky, i)
+        distance[i] = np.einsum("dk,dk->k", white, white)
+    np.fill_diagonal(distance, np.inf)
+    pairs = sorted({(min(i, j), max(i, j)) for i, j in enumerate(distance.argmin(axis=1).tolist())})
+    spread = -covariance.log_det(cholesky, k, d)
+    if covariance.pooled:
+        bounds = [0.5 * w[i] * w[j] / (w[i] + w[j]) * distance[i, j] for i, j in pairs]
+    else:
+        bounds = [_merge_bound(parameters, spread, i, j) for i, j in pairs]
+    spared = 1 + d + covariance.n_parameters(k, d) - covariance.n_parameters(k - 1, d)
+    least = spared / 2 * np.log(weight) / weight
+    found = [Merge(i, j, float(bound)) for (i, j), bound in zip(pairs, bounds, strict=True) if bound < least]
+    return sorted(found, key=lambda merge: merge.loss)
 
 
 def log_joint(rows: Array, parameters: Parameters, k: int) -> Array:

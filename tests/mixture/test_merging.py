@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgmm.mixture.covariance import COVARIANCE_TYPES, FULL
-from dgmm.mixture.merging import _merge_bounds, find_merges, moments_merged
+from dgmm.mixture.criteria import bic
+from dgmm.mixture.merging import _merge_bounds, find_merges, moments_merged, nearly_equal
 from dgmm.mixture.parameters import Parameters
 
 seeds = st.integers(0, 2**32 - 1)
@@ -201,3 +202,32 @@ def test_a_pair_whose_merger_has_no_covariance_in_double_precision_is_left_out()
     drawn = Parameters(FULL, np.array([0.5, 0.5]), means, np.array([thin, thin]))
     rows = drawn.sample(100, np.random.default_rng(0))[0]
     assert find_merges(rows, np.ones(100), drawn, np.zeros(100)) == []
+
+
+# --- components that one could replace -----------------------------------------------------------------------
+
+
+@all_types
+def test_a_merge_of_nearly_equal_components_lowers_bic(name):
+    rng = np.random.default_rng(12)
+    drawn = mixture(name, 5, 3, rng, spread=8.0)
+    drawn.means[4] = drawn.means[1] + 0.01
+    if not drawn.covariance.pooled:
+        drawn.covariances[4] = drawn.covariances[1] * 1.01
+    n = 3000
+    (found,) = nearly_equal(drawn, n)
+    assert (found.first, found.second) == (1, 4)
+    rows = drawn.sample(n, rng)[0]
+    merged = with_merged(drawn, 1, 4)
+    before, after = (float(reference(p, rows)[0].sum()) for p in (drawn, merged))
+    assert bic(after, merged.n_parameters, n) < bic(before, drawn.n_parameters, n)
+    assert (before - after) / n < found.loss + 1e-3, "the bound is one"
+
+
+@all_types
+def test_components_that_differ_are_not_nearly_equal(name):
+    drawn = mixture(name, 5, 3, np.random.default_rng(12), spread=8.0)
+    assert nearly_equal(drawn, 1e6) == []
+    assert nearly_equal(drawn.only([0]), 1e6) == []
+    # With a handful of rows, a component less would do all the same.
+    assert nearly_equal(mixture(name, 5, 3, np.random.default_rng(3), spread=0.3), 20.0)
