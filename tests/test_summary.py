@@ -14,12 +14,11 @@ from dgmm.pages import count, plain, share
 HOSTILE = "<script>alert('x')</script> & \"$x$\""
 
 
-def fitted(k=3, d=3, names=None, **settings):
+def fitted(k=3, d=3, names=None, n=600, **settings):
     rng = np.random.default_rng(0)
-    rows = rng.standard_normal((600, d)) + 8 * rng.integers(k, size=(600, 1))
-    return GaussianMixture(k, random_state=0, **settings).fit(
-        rows if names is None else pd.DataFrame(rows, columns=names)
-    )
+    rows = rng.standard_normal((n, d)) + 8 * rng.integers(k, size=(n, 1))
+    data = rows if names is None else pd.DataFrame(rows, columns=names)
+    return GaussianMixture(k, random_state=0, **settings).fit(data)
 
 
 def test_before_a_fit_the_diagram_is_scikit_learns():

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from sklearn.utils.validation import check_is_fitted
 
-from dgmm.data.source import Source, open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.source import Source
 from dgmm.engine.model import Model
 from dgmm.errors import InvalidParameter
 from dgmm.fitted import FittedMixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import dgmm.data.zarr_array
 from dgmm import GaussianMixture
-from dgmm.data.source import open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.certainty import CELLS
 from dgmm.engine.density import Axis, DensityWork, views_of
 from dgmm.engine.look import look
