@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dgmm.clusters.start import cluster
     from dgmm.data.opening import open_source
     from dgmm.estimator import GaussianMixture, load
+    from dgmm.reporting import report
     from dgmm.selection import select
 
 try:
@@ -15,7 +16,7 @@ try:
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "unknown"
 
-__all__ = ["GaussianMixture", "__version__", "cluster", "load", "open_source", "select"]
+__all__ = ["GaussianMixture", "__version__", "cluster", "load", "open_source", "report", "select"]
 
 
 # scikit-learn takes seconds to import; the command line wants to hear signals before that.
@@ -24,6 +25,7 @@ _MODULES = {
     "cluster": "dgmm.clusters.start",
     "load": "dgmm.estimator",
     "open_source": "dgmm.data.opening",
+    "report": "dgmm.reporting",
     "select": "dgmm.selection",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from importlib import resources
 from typing import Any
 
 
@@ -11,6 +12,11 @@ def render(template: str, **values: Any) -> str:
     """Fill a file of dgmm/templates in."""
     text: str = _environment().get_template(template).render(**values)
     return text
+
+
+def source_of(file: str) -> str:
+    """The text of a file of dgmm/templates."""
+    return resources.files("dgmm").joinpath("templates", file).read_text(encoding="utf-8")
 
 
 @cache
@@ -42,8 +48,8 @@ def share(part: float) -> str:
     """A fraction as a percentage, to its first digit where it is small."""
     percent = 100 * part
     if percent == 0 or percent >= 0.1:
-        return f"{percent:.1f} %"
-    return f"{percent:.1g} %" if percent >= 1e-4 else "< 0.0001 %"
+        return f"{percent:.1f}%"
+    return f"{percent:.1g}%" if percent >= 1e-4 else "< 0.0001%"
 
 
 def count(number: float) -> str:

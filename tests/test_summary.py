@@ -121,6 +121,6 @@ def test_means_are_written_to_the_second_digit_of_the_deviation(mean, deviation,
 
 def test_shares_and_counts():
     assert [share(x) for x in (0.0, 1.0, 0.1234, 0.00123, 3.2e-5, 1e-9)] == [
-        "0.0 %", "100.0 %", "12.3 %", "0.1 %", "0.003 %", "< 0.0001 %",
+        "0.0%", "100.0%", "12.3%", "0.1%", "0.003%", "< 0.0001%",
     ]  # fmt: skip
     assert [count(x) for x in (5, 1234567, 12.5, 12345.6)] == ["5", "1,234,567", "12.5", "12,346"]

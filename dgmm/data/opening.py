@@ -40,11 +40,11 @@ class Reading:
     name: str | None = None
     column: bool = False
 
-    def options(self) -> dict[str, str]:
-        """The options of the command line that say the same."""
-        told = {"variables": self.variables, "feature-dim": self.feature_dims}
-        options = {name: ",".join(value) for name, value in told.items() if value}
-        return options | ({} if self.missing_chunks == "error" else {"missing-chunks": self.missing_chunks})
+    def told(self) -> dict[str, Any]:
+        """What is not the default, by the name of the parameter of `open_source`."""
+        told = {"variables": self.variables, "feature_dims": self.feature_dims}
+        named: dict[str, Any] = {name: list(value) for name, value in told.items() if value}
+        return named if self.missing_chunks == "error" else {**named, "missing_chunks": self.missing_chunks}
 
     def refuse_choice(self, name: str) -> None:
         """Refuse names of variables or dimensions for data that have none."""
@@ -126,7 +126,7 @@ def open_source(
         reading = Reading(_several(variables), _several(feature_dims), missing_chunks, name)
         source = _open(data, reading)
         source.address = _address(data)
-        source.opened_with = reading.options()
+        source.opened_with = reading.told()
     if missing is None:
         return source
     source = copy.copy(source)

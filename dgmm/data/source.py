@@ -48,8 +48,8 @@ class Source(ABC):
         Blocks are tasks of somebody's Dask graph: only computing them tells what they hold.
     address : str
         Where they were opened; empty for rows that were passed as such.
-    opened_with : mapping of str to str
-        What `open_source` was told besides, by the name of the command line's option.
+    opened_with : mapping
+        What `open_source` was told besides, by the name of the parameter, as JSON can hold it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Source(ABC):
     identified: bool = True
     delayed: bool = False
     address: str = ""
-    opened_with: Mapping[str, str] = MappingProxyType({})
+    opened_with: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def n_blocks(self) -> int:

@@ -45,7 +45,7 @@ class Origin:
     ----------
     data : str
         Address of the rows; empty where they were an array in memory or a Dask graph.
-    opened_with : mapping of str to str
+    opened_with : mapping
         How the address was opened, as `Source.opened_with` has it.
     fingerprint : str
         Of the rows; empty where they were in memory.
@@ -62,7 +62,7 @@ class Origin:
     """
 
     data: str = ""
-    opened_with: Mapping[str, str] = field(default_factory=dict)
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     weights: str | None = None
     given: tuple[str, ...] = ()

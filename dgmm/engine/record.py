@@ -20,8 +20,8 @@ from dgmm.engine.model import parameter_arrays, parameters_from
 from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Contest, Settings, Start
-from dgmm.engine.trace import pack_trace, unpack_trace
-from dgmm.errors import EnvironmentWarning, SourceNotFound
+from dgmm.engine.trace import Trace, pack_trace, unpack_trace
+from dgmm.errors import CheckpointMismatch, EnvironmentWarning, SourceNotFound
 from dgmm.mixture.acceleration import Acceleration
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
@@ -136,6 +136,25 @@ def read(directory: str | Path) -> tuple[dict[str, Any], Progress]:
         # It says that the fit goes on; here nothing does.
         warnings.simplefilter("ignore", EnvironmentWarning)
         return identity, load(Checkpoint(directory, identity, {}))
+
+
+def timed_trace(directory: str | Path, trace: Trace) -> Trace:
+    """The iterations of a model, which its file has without their seconds, as the fit's checkpoint has them.
+
+    Raises
+    ------
+    SourceNotFound
+        There is nothing of dgmm in the directory.
+    CheckpointMismatch
+        It holds other iterations.
+    """
+    _, progress = read(directory)
+    wanted = [step.log_likelihood for step in trace]
+    for run in (*progress.finalists.values(), *progress.runs.values()):
+        if wanted and [step.log_likelihood for step in run.trace] == wanted:
+            return run.trace
+    msg = f"{directory} does not hold the iterations of this model; pass the --checkpoint that it was fitted with"
+    raise CheckpointMismatch(msg)
 
 
 def _judged(checkpoint: Checkpoint, runs: Mapping[str, Run]) -> Judged | None:

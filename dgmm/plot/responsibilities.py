@@ -17,7 +17,7 @@ from dgmm.plot.given import axes, model_of, rows_of
 BOUNDS = (0.0, 0.5, 0.9, 0.99, 1.0)
 """Of the classes of certainty that are drawn."""
 _MOST = 30
-_TITLES = ("below 50 %", "50 to 90 %", "90 to 99 %", "99 % and more")
+_TITLES = ("below 50%", "50 to 90%", "90 to 99%", "99% and more")
 
 
 def certainty(model: Any, data: Any, *, sample_weight: Any = None, ax: Axes | None = None) -> Axes:
@@ -60,7 +60,7 @@ def draw_certainty(ax: Axes, found: Certainty) -> None:
     totals = classes.sum(axis=1)
     shares = classes / np.maximum(totals, 1)[:, None]
     left = np.zeros(len(names))
-    shades = colormaps["cividis"](np.linspace(0.95, 0.1, len(_TITLES)))
+    shades = colormaps["cividis"](np.linspace(0.95, 0.2, len(_TITLES)))
     for part, title, shade in zip(shares.T, _TITLES, shades, strict=True):
         ax.barh(range(len(names)), 100 * part, left=100 * left, color=shade, label=title, height=0.8)
         left += part
@@ -71,10 +71,10 @@ def draw_certainty(ax: Axes, found: Certainty) -> None:
     ax.set_xlim(0, 100)
     ax.set_xlabel("% of the rows whose most likely component it is")
     ax.set_ylabel("component (share of rows)")
-    ax.set_title(f"{found.share(0.9):.1%} of the rows have a component of 90 % or more", fontsize="small", pad=26)
+    ax.set_title(f"{found.share(0.9):.1%} of the rows have a component of 90% or more", fontsize="small", pad=34)
     ax.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize="x-small", frameon=False, handlelength=1,
-        columnspacing=1,
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small", frameon=False, handlelength=1,
+        columnspacing=2, labelspacing=0.2,
     )  # fmt: skip
 
 

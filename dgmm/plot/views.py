@@ -151,7 +151,7 @@ def _said(density: Density | None) -> str:
     if density is None:
         return "the mixture's own density"
     outside = density.outside
-    return f"{'less than 0.01 %' if 0 < outside < 1e-4 else f'{outside:.2%}'} of the rows are outside"
+    return f"{'less than 0.01%' if 0 < outside < 1e-4 else f'{outside:.2%}'} of the rows are outside"
 
 
 def _draw_shades(ax: Axes, marginal: Parameters, view: View, density: Density | None) -> None:

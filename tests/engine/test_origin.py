@@ -67,7 +67,7 @@ def test_a_given_start_and_accepted_holes_are_recorded(tmp_path, rows):
     mixture = GaussianMixture(2, random_state=0, means_init=[[0, 0], [9, 9]])
     origin = mixture.fit(open_source(tmp_path / "x.zarr", missing_chunks="fill"))._model.origin
     assert origin.given == ("means",)
-    assert origin.opened_with == {"missing-chunks": "fill"}
+    assert origin.opened_with == {"missing_chunks": "fill"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 ROOMS = (
     *("errors", "mixture", "data", "engine", "clusters"),
     *("arguments", "interchange", "progress", "pages", "summary", "fitted", "estimator"),
-    *("selection", "plot", "report"),
+    *("selection", "plot", "reporting"),
 )
 LATER = ("cli", "demo", "__main__")  # what a person starts: may import everything
 

@@ -1,0 +1,75 @@
+"""``dgmm report``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from dgmm.cli.options import (
+    Reading,
+    Where,
+    check_writable,
+    cluster_options,
+    json_option,
+    reading_options,
+)
+from dgmm.cli.progress import RowsLog
+from dgmm.cli.table import show
+from dgmm.engine.model import Model
+from dgmm.engine.predict import check_features
+from dgmm.engine.record import timed_trace
+
+
+@click.command()
+@click.argument("model_file", metavar="MODEL", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("data", required=False)
+@click.option(
+    "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
+    help="The page.",
+)  # fmt: skip
+@click.option("--weights", metavar="DATA", help="One weight a row of DATA.")
+@click.option("--checkpoint", metavar="DIR", type=click.Path(path_type=Path), help="Of the fit: adds its seconds.")
+@reading_options
+@cluster_options
+@json_option
+def report(
+    model_file: Path,
+    data: str | None,
+    out: Path,
+    weights: str | None,
+    checkpoint: Path | None,
+    reading: Reading,
+    where: Where,
+    *,
+    as_json: bool,
+) -> None:
+    """Write what is known of a model to one self-contained HTML page.
+
+    With DATA, a pass over them adds their density behind the components, how sure the most likely component of the
+    rows is, and their log-likelihood.
+    """
+    check_writable(out, "--out")
+    model = Model.load(model_file)
+    if checkpoint is not None:
+        model = replace(model, trace=timed_trace(checkpoint, model.trace))
+    if data is None and weights is not None:
+        msg = "--weights are those of the rows of DATA: give DATA too"
+        raise click.UsageError(msg)
+    # Matplotlib, which nobody has to install for the rest.
+    from dgmm.reporting.page import page, write
+
+    began = time.monotonic()
+    if data is None:
+        made = page(model, model_file.name)
+    else:
+        source = reading.open(data)
+        check_features(model, source)
+        with where.client(source):
+            made = page(model, model_file.name, source, reading.weights(weights, source), RowsLog())
+    write(out, made.html)
+    facts = {"report": str(out), "cautions": made.cautions, "seconds": round(time.monotonic() - began, 3)}
+    lines = [*(f"- {caution}" for caution in made.cautions), f"report written to {out}"]
+    show(facts, "\n".join(lines), as_json=as_json)

@@ -1,0 +1,196 @@
+"""The page: everything that is known of a fit, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.source import Source
+from dgmm.engine import archive
+from dgmm.engine.certainty import Certainty
+from dgmm.engine.density import Density, View, views_of
+from dgmm.engine.look import look
+from dgmm.engine.model import Model
+from dgmm.engine.record import timed_trace
+from dgmm.pages import render, source_of
+from dgmm.plot.candidates import draw_criteria
+from dgmm.plot.given import model_of, names_of
+from dgmm.plot.iterations import draw_history
+from dgmm.plot.responsibilities import draw_certainty
+from dgmm.plot.views import chosen, draw_view
+from dgmm.reporting import facts
+from dgmm.reporting.cautions import cautions, cautions_of_data
+from dgmm.reporting.command import command
+from dgmm.reporting.pictures import picture
+
+_VIEWS = 4
+_ROUNDING = 1e4
+_FALLS = "; it can fall, since reg_covar and reg_relative widen the components."
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, and what of it deserves a look."""
+
+    html: str
+    cautions: list[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image: its address, what it shows for those who do not see it, and a line below it."""
+
+    address: str
+    shows: str
+    caption: str
+
+
+def report(
+    model: Any,
+    data: Any = None,
+    path: str | Path = "report.html",
+    *,
+    sample_weight: Any = None,
+    checkpoint: str | Path | None = None,
+) -> Path:
+    """Write what is known of a fitted mixture to one self-contained HTML file.
+
+    What was fitted and how, the components in the data's own units, pictures, convergence, what deserves a look,
+    and the command that makes the model again. It needs matplotlib: pip install 'dgmm[plot]'.
+
+    Parameters
+    ----------
+    model : GaussianMixture or path
+        Fitted, or the path of a model file.
+    data : whatever `open_source` takes, or a Source, optional
+        Read in one pass, on the active Dask client if there is one: for the density behind the components, how
+        sure the most likely component of the rows is, and their log-likelihood.
+    path : path, default="report.html"
+        Replaced if it is there.
+    sample_weight : like data, shape (n,), optional
+    checkpoint : path, optional
+        The directory of the fit's checkpoints, for the seconds that its iterations took: a model file, which is
+        the same for the same fit, leaves them out.
+
+    Returns
+    -------
+    Path
+        That of the report.
+
+    Raises
+    ------
+    MissingExtra
+        matplotlib is not installed.
+    DgmmError
+        The model or the data cannot be used, or the file cannot be written.
+    """
+    found = model_of(model)
+    name = Path(model).name if isinstance(model, str | Path) else "model.dgmm"
+    if checkpoint is not None:
+        found = replace(found, trace=timed_trace(checkpoint, found.trace))
+    source = None if data is None else open_source(data)
+    weights = None if source is None or sample_weight is None else open_weights(sample_weight, source)
+    write(path, page(found, name, source, weights).html)
+    return Path(path)
+
+
+def write(path: str | Path, content: str) -> None:
+    """Put a page in place, whole."""
+    archive.write(Path(path), content.encode())
+
+
+def page(
+    model: Model,
+    name: str,
+    source: Source | None = None,
+    weights: Source | None = None,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> Page:
+    """The page of a model.
+
+    Parameters
+    ----------
+    model : Model
+    name : str
+        Of its file.
+    source, weights : Source, optional
+        Data to look at.
+    on_rows : callable
+        Hears of the rows of the pass over them.
+    """
+    views = views_of(model.in_data_units(), chosen(model, _VIEWS))
+    found = None if source is None else look(source, weights, model, views, certainty=True, on_rows=on_rows)
+    densities: Sequence[Density | None] = [None] * len(views) if found is None else found.densities
+    pairs = zip(views, densities, strict=True)
+    certainty = None if found is None else found.certainty
+    remarks = list(cautions(model))
+    if source is not None and found is not None:
+        remarks += cautions_of_data(model, source, found)
+    script = source_of("sort.js")
+    html = render(
+        "report.html",
+        title=_title(model),
+        name=name,
+        cautions=remarks,
+        fit=list(facts.of_fit(model)),
+        data=[] if source is None or certainty is None else list(facts.of_data(model, source, certainty)),
+        table=facts.components(model, certainty),
+        pictures=[
+            *(_view(model, *pair) for pair in pairs),
+            *_others(model, certainty),
+        ],
+        settings=facts.of_settings(model),
+        versions=sorted(model.origin.versions.items()),
+        command=command(model, name),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        written=dt.datetime.now(dt.UTC).replace(microsecond=0),
+    )
+    return Page(html, remarks)
+
+
+def _title(model: Model) -> str:
+    k = model.parameters.n_components
+    what = f"{k} Gaussian component{'s' if k > 1 else ''}"
+    return f"{what} of {model.origin.data}" if model.origin.data else what
+
+
+def _view(model: Model, view: View, density: Density | None) -> Picture:
+    names = [names_of(model)[axis.feature] for axis in view]
+    what = "the mixture's own density" if density is None else "the density of the data"
+    shows = f"Components over {what}: {' and '.join(names)}"
+    if len(view) == 1:
+        caption = f"{names[0]}: {what}, the mixture, and each component."
+    else:
+        caption = f"{names[0]} and {names[1]}: ellipses at one and two standard deviations over {what}, in shades."
+    return Picture(picture(partial(draw_view, model=model, view=view, density=density)), shows, caption)
+
+
+def _others(model: Model, certainty: Certainty | None) -> Iterator[Picture]:
+    history = [value for value in model.history if np.isfinite(value)]
+    if len(history) > 1:
+        shows = f"Mean log-likelihood from {history[0]:.6g} to {history[-1]:.6g} in {len(history)} iterations"
+        falls = min(np.diff(history)) < -np.spacing(abs(history[-1])) * _ROUNDING
+        caption = "Mean log-likelihood by iteration" + (_FALLS if falls else ".")
+        yield Picture(picture(partial(draw_history, history=history)), shows, caption)
+    k, kind = model.parameters.n_components, model.parameters.covariance.name
+    if certainty is not None and k > 1:
+        drawn = picture(partial(draw_certainty, found=certainty), height=max(2.6, 1.4 + 0.22 * min(k, 31)))
+        shows = f"{certainty.share(0.9):.1%} of the rows have a component of 90% or more"
+        yield Picture(drawn, shows, "How probable the most likely component of the rows is.")
+    choice = model.origin.choice
+    if choice is not None:
+        candidates = partial(draw_criteria, table=choice.table, best=(k, kind), criterion=choice.criterion)
+        shows = f"{choice.criterion} of {len(choice.table)} candidates; chosen: {k} components, {kind}"
+        yield Picture(
+            picture(candidates), shows, "Candidates; hollow ones were dropped, as foreseen on the sample."
+        )
