@@ -20,6 +20,13 @@ class Page(HTMLParser):
         Of each table its lines, of each line the text of its cells.
     text : str
         What a person reads, with single spaces.
+    lists : list of str
+        The text of each element of a list.
+    code : list of str
+        The text of each piece of code, as it stands.
+    scripts : list of str
+    marked : str
+        The text with terms of a list of facts between \\x02 and \\x03, their descriptions up to \\x04.
     references : list of str
         Whatever leads out of the page: addresses other than ``data:`` and ``#``, url() and @import of its styles.
     """
@@ -32,10 +39,14 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self._parts: list[str] = []
         self._cell = False
+        self.lists: list[str] = []
+        self.code: list[str] = []
+        self.scripts: list[str] = []
         self.feed(content)
         self.close()
         assert not self._open, f"never closed: {self._open}"
-        self.text = " ".join("".join(self._parts).split())
+        self.marked = " ".join("".join(self._parts).split())
+        self.text = re.sub("[\x02\x03\x04]", " ", self.marked)
 
     def of(self, name: str) -> list[dict[str, str]]:
         """Attributes of all elements of a name."""
@@ -59,6 +70,10 @@ class Page(HTMLParser):
         elif tag in ("td", "th"):
             self.tables[-1][-1].append("")
             self._cell = True
+        elif tag in ("li", "code", "script"):
+            {"li": self.lists, "code": self.code, "script": self.scripts}[tag].append("")
+        elif tag == "dt":
+            self._parts.append("\x02")
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -68,12 +83,16 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self._open, f"</{tag}> closes nothing"
         assert self._open.pop() == tag, f"</{tag}> crosses another element"
+        self._parts.append({"dt": "\x03", "dd": "\x04"}.get(tag, ""))
         if tag in ("td", "th"):
             self._cell = False
             self.tables[-1][-1][-1] = " ".join(self.tables[-1][-1][-1].split())
 
     def handle_data(self, data):
         inside = self._open[-1] if self._open else ""
+        for tag, texts in (("li", self.lists), ("code", self.code), ("script", self.scripts)):
+            if tag in self._open:
+                texts[-1] += data
         if inside == "style":
             self._style(data)
         elif inside != "script":
