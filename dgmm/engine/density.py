@@ -7,6 +7,7 @@ the same for any blocks, workers and order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.together import Together
 from dgmm.mixture.views import reach
 
-_CELLS = 256
+_FEWEST_CELLS, _CELLS = 32, 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ View = tuple[Axis, ...]
 """What a picture is about: one axis, or two."""
 
 
-def views_of(parameters: Parameters, features: Sequence[tuple[int, ...]]) -> list[View]:
+def views_of(parameters: Parameters, features: Sequence[tuple[int, ...]], n_rows: int | None = None) -> list[View]:
     """Axes over the reach of a mixture.
 
     Parameters
@@ -86,9 +87,12 @@ def views_of(parameters: Parameters, features: Sequence[tuple[int, ...]]) -> lis
         In data units.
     features : sequence of tuple of int
         One or two features for each view.
+    n_rows : int, optional
+        Few rows are lost in many cells: of fewer than 65,536, an axis has their root at most.
     """
+    cells = _CELLS if n_rows is None else max(_FEWEST_CELLS, min(math.isqrt(n_rows), _CELLS))
     wanted = sorted({feature for view in features for feature in view})
-    axes = {feature: Axis.covering(feature, *reach(parameters, feature)) for feature in wanted}
+    axes = {feature: Axis.covering(feature, *reach(parameters, feature), cells) for feature in wanted}
     return [tuple(axes[feature] for feature in view) for view in features]
 
 

@@ -29,7 +29,7 @@ _LABELLED = 30
 # Of the mixture's own density, what is so much less than the highest is not drawn.
 _FAINTEST = 1e-4
 _SHADES = ListedColormap(
-    [(*to_rgb("#7b8494"), alpha) for alpha in np.linspace(0.15, 1.0, 256)], name="dgmm-density"
+    [(*to_rgb("#7b8494"), alpha) for alpha in np.linspace(0.25, 1.0, 256)], name="dgmm-density"
 ).with_extremes(under=(0, 0, 0, 0), bad=(0, 0, 0, 0))
 
 
@@ -123,10 +123,11 @@ def looked_at(
     model: Model, features: Sequence[tuple[int, ...]], data: Any, sample_weight: Any
 ) -> list[tuple[View, Density | None]]:
     """The views of some features, with the density of the data there if there are data."""
-    views = views_of(model.in_data_units(), features)
+    parameters = model.in_data_units()
     if data is None:
-        return [(view, None) for view in views]
+        return [(view, None) for view in views_of(parameters, features)]
     source, weights = rows_of(data, sample_weight)
+    views = views_of(parameters, features, source.n_rows)
     return list(zip(views, look(source, weights, model, views).densities, strict=True))
 
 

@@ -74,7 +74,7 @@ def of_fit(model: Model) -> Iterator[Fact]:
     yield "passes over the data", f"{model.n_passes:,}"
     seconds = sum(step.seconds for step in model.trace)
     if model.trace and np.isfinite(seconds):
-        yield "seconds", f"{seconds:,.1f} for these iterations"
+        yield "seconds", f"{seconds:.3g} for these iterations"
     if model.history:
         yield from _likelihood(model, model.history[-1] * model.weight, model.weight)
 

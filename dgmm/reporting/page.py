@@ -23,7 +23,7 @@ from dgmm.engine.model import Model
 from dgmm.engine.record import timed_trace
 from dgmm.pages import render, source_of
 from dgmm.plot.candidates import draw_criteria
-from dgmm.plot.given import model_of, names_of
+from dgmm.plot.given import model_of, names_of, shown
 from dgmm.plot.iterations import draw_history
 from dgmm.plot.responsibilities import draw_certainty
 from dgmm.plot.views import chosen, draw_view
@@ -127,7 +127,8 @@ def page(
     on_rows : callable
         Hears of the rows of the pass over them.
     """
-    views = views_of(model.in_data_units(), chosen(model, _VIEWS))
+    n_rows = None if source is None else source.n_rows
+    views = views_of(model.in_data_units(), chosen(model, _VIEWS), n_rows)
     found = None if source is None else look(source, weights, model, views, certainty=True, on_rows=on_rows)
     densities: Sequence[Density | None] = [None] * len(views) if found is None else found.densities
     pairs = zip(views, densities, strict=True)
@@ -165,14 +166,14 @@ def _title(model: Model) -> str:
 
 
 def _view(model: Model, view: View, density: Density | None) -> Picture:
-    names = [names_of(model)[axis.feature] for axis in view]
+    names = [shown(names_of(model)[axis.feature]) for axis in view]
     what = "the mixture's own density" if density is None else "the density of the data"
-    shows = f"Components over {what}: {' and '.join(names)}"
+    seen = f"Components over {what}: {' and '.join(names)}"
     if len(view) == 1:
         caption = f"{names[0]}: {what}, the mixture, and each component."
     else:
         caption = f"{names[0]} and {names[1]}: ellipses at one and two standard deviations over {what}, in shades."
-    return Picture(picture(partial(draw_view, model=model, view=view, density=density)), shows, caption)
+    return Picture(picture(partial(draw_view, model=model, view=view, density=density)), seen, caption)
 
 
 def _others(model: Model, certainty: Certainty | None) -> Iterator[Picture]:
