@@ -34,7 +34,7 @@ def summary(model: Model, title: str) -> str:
         "summary.html",
         title=title,
         model=model,
-        covariance=parameters.covariance.name,
+        covariance=model.parameters.covariance.name,
         shape=(k, d),
         names=[names[i] for i in features],
         components=[

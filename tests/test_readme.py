@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,17 @@ def test_the_example_works_when_pasted(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "rows.dgmm").exists()
     assert "dask.array" in done.stdout
+
+
+def test_the_examples_of_pictures_and_reports_work_when_pasted(tmp_path):
+    page = (ROOT / "docs/report.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
 def test_the_commands_exist():

@@ -350,7 +350,7 @@ def run_again(text: str, name: Path, monkeypatch) -> None:
         "-k 3",  # the seed is drawn
         "-k 2 --covariance-type tied --n-init 2 --n-finalists 2 --accelerate --tol 1e-4 --sample-size 700",
         "-k 2 --weights w.zarr --reg-covar 0.001 --reg-relative 0.01 --init-params kmeans --max-passes 40",
-        "-k 2 --missing drop --max-iter 200",
+        "-k 2 --missing drop --max-iter 200 --standardize --covariance-type spherical",
     ],
 )
 def test_the_command_of_a_fit_gives_the_same_bits(options, stored, monkeypatch, tmp_path, capsys):
@@ -362,6 +362,26 @@ def test_the_command_of_a_fit_gives_the_same_bits(options, stored, monkeypatch, 
     run_again(text, again, monkeypatch)
     assert_same_bits(again, made)
     assert text in Page(Path(dgmm.report(made, path=tmp_path / "r.html")).read_text()).code
+    capsys.readouterr()
+
+
+def test_the_command_of_a_grid_gives_the_same_bits(rows, monkeypatch, tmp_path, capsys):
+    import xarray as xr
+
+    monkeypatch.chdir(tmp_path)
+    cells = rows[:2400].reshape(40, 60, 3).copy()
+    cells[:5, :9] = np.nan
+    grid = xr.Dataset({"temp": (("lat", "lon", "depth"), cells), "ice": (("lat", "lon"), cells[..., 0])})
+    grid.to_zarr("grid.zarr", consolidated=False)
+    made, again = tmp_path / "m", tmp_path / "again"
+    options = ("--variables", "temp", "--feature-dim", "depth", "-k", 2)
+    assert in_process(monkeypatch, "fit", "grid.zarr", *options, "--model", made, local=True) == 0
+    found = command(Model.load(made), "m")
+    assert "--feature-dim depth" in found
+    run_again(found, again, monkeypatch)
+    assert_same_bits(again, made)
+    page = Page(Path(dgmm.report(made, path="r.html")).read_text())
+    assert facts(page)["rows"] == f"{2400 - 45:,}, 45 with missing values left out (float64)"
     capsys.readouterr()
 
 

@@ -16,7 +16,7 @@ _DEFAULTS = {name: p.default for name, p in inspect.signature(GaussianMixture).p
 # Parameters that are options of `dgmm fit`, and of them those that `dgmm select` lacks.
 _SETTINGS = (
     "n_init", "n_finalists", "init_params", "sample_size", "tol", "max_iter", "max_passes", "reg_covar",
-    "reg_relative", "accelerate",
+    "reg_relative", "standardize", "accelerate",
 )  # fmt: skip
 _OF_ONE = ("n_finalists", "accelerate")
 _WIDTH = 80
