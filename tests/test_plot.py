@@ -119,7 +119,7 @@ def test_the_shades_are_numpys_histogram_and_the_title_says_what_is_outside(mixt
     expected, _, _ = np.histogram2d(rows[:, 1], rows[:, 3], bins=[x, y])
     np.testing.assert_array_equal(counts, expected)
     np.testing.assert_array_equal(counts, drawn_counts(from_memory))
-    assert from_disk.get_title() == f"{1 - expected.sum() / N:.2%} of the rows are outside"
+    assert from_disk.get_title() == f"outside: {1 - expected.sum() / N:.2%} of the rows"
     assert not from_disk.collections, "no scatter of rows"
 
 
@@ -132,6 +132,15 @@ def test_without_data_the_mixtures_own_density_is_drawn(mixture):
     )
     assert 0.99 < values.sum() * area < 1.0
     assert "own density" in ax.get_title()
+
+
+def test_components_that_are_not_in_the_picture_are_named():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.standard_normal((40_000, 2)), rng.normal(500, 1, (20, 2))])
+    mixture = GaussianMixture(2, random_state=0).fit(rows)
+    (far,) = np.flatnonzero(mixture.weights_ < 0.01)
+    assert plot.components(mixture, rows).get_title().endswith(f"of the rows, component {far}")
+    assert plot.components(mixture).get_title() == f"the mixture's own density; outside: component {far}"
 
 
 def test_one_feature_gives_curves(rows):
@@ -157,7 +166,10 @@ def test_pairs_share_one_pass(mixture, rows, monkeypatch):
     assert len(passes) == 1
     shown = [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes]
     assert shown == [("north", "east"), ("east", "down"), ("down", "north")]
-    assert len(plot.component_pairs(mixture, pairs=4).axes) == 4
+    assert len(plot.component_pairs(mixture, pairs=np.int64(4)).axes) == 4
+    for nothing in (0, []):
+        with pytest.raises(InvalidParameter, match="one pair"):
+            plot.component_pairs(mixture, pairs=nothing)
 
 
 def test_names_are_not_taken_for_formulas(mixture, tmp_path):

@@ -25,7 +25,7 @@ import dgmm.engine.search
 from dgmm import GaussianMixture
 from dgmm.data.opening import open_source
 from dgmm.engine.model import Model
-from dgmm.errors import CheckpointMismatch, ShapeMismatch, SourceNotFound
+from dgmm.errors import CheckpointMismatch, InvalidParameter, ShapeMismatch, SourceNotFound
 from dgmm.reporting.command import command
 
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror=alert(2)> & "$\\frac{1}{2}$" \'\x00'
@@ -297,7 +297,7 @@ def test_no_backend_is_chosen_for_the_user(mixture, tmp_path):
 
 
 def test_a_table_of_very_many_cells_leaves_features_out(mixture, tmp_path, monkeypatch):
-    monkeypatch.setattr(dgmm.reporting.facts, "_CELLS", 6)
+    monkeypatch.setattr("dgmm.reporting.facts._CELLS", 6)
     page = written(mixture, path=tmp_path / "r.html")
     assert page.tables[0][0] == ["component", "weight", *NAMES[:2]]
     assert "1 more features: dgmm info --json has all" in page.text
@@ -316,7 +316,11 @@ def test_what_cannot_be_reported_leaves_the_earlier_file(mixture, frame, tmp_pat
         dgmm.report(mixture, frame.to_numpy()[:, :2], tmp_path / "r.html")
     with pytest.raises(SourceNotFound):
         dgmm.report(tmp_path / "none", path=tmp_path / "r.html")
+    with pytest.raises(InvalidParameter, match="without data"):
+        dgmm.report(mixture, path=tmp_path / "r.html", sample_weight=np.ones(N))
     assert (tmp_path / "r.html").read_text() == "earlier"
+    with pytest.raises(InvalidParameter, match="folder does not exist"):
+        dgmm.report(mixture, frame, tmp_path / "nowhere/r.html")
 
 
 # --- the command that makes it again -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Prepared, Rows, Work
 from dgmm.engine.predict import check_features
 from dgmm.engine.single import single_pass
+from dgmm.errors import InvalidData
 from dgmm.mixture.together import Together
 
 
@@ -83,6 +84,8 @@ def look(
     ------
     ShapeMismatch
         The rows have another number of features than the model.
+    InvalidData
+        No row is left.
     UnreachablePath, NonFiniteData, InvalidWeights, ClusterError
     """
     check_features(model, source)
@@ -90,5 +93,8 @@ def look(
     if certainty:
         works.append(CertaintyWork(model.components(), model.frame))
     counts, *sure = single_pass(source, weights, _Works(works), on_rows).members
+    if any(not places.sum() > 0 for places in (*counts.members, *(found.counts for found in sure))):
+        msg = f"no row of {source.name} is left to look at: all have a missing value, or no weight"
+        raise InvalidData(msg)
     densities = [Density.of(view, places) for view, places in zip(views, counts.members, strict=True)]
     return Look(densities, sure[0] if sure else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
@@ -114,7 +116,7 @@ def reach(parameters: Parameters, feature: int) -> tuple[float, float]:
 
 
 def density_on(parameters: Parameters, *axes: Array) -> Array:
-    """Density of each component times its weight, summed, on a grid of one or two features.
+    """Density of a mixture on a grid of one or two features: a dimension an axis.
 
     Parameters
     ----------
@@ -122,26 +124,21 @@ def density_on(parameters: Parameters, *axes: Array) -> Array:
         A marginal of as many features as there are axes.
     *axes : ndarray
         Coordinates along each.
-
-    Returns
-    -------
-    ndarray
-        With a dimension an axis.
     """
     total = np.zeros(tuple(len(axis) for axis in axes))
-    for k in range(parameters.n_components):
-        total += component_density_on(parameters, k, *axes)
+    for values in component_densities_on(parameters, *axes):
+        total += values
     return total
 
 
-def component_density_on(parameters: Parameters, k: int, *axes: Array) -> Array:
-    """The same of one component."""
-    one = parameters.only([k])
-    cholesky = one.covariance.precision_cholesky(one.covariances)
+def component_densities_on(parameters: Parameters, *axes: Array) -> Iterator[Array]:
+    """The same of each component, times its weight."""
+    covariance, d = parameters.covariance, parameters.n_features
+    cholesky = covariance.precision_cholesky(parameters.covariances)
+    constants = covariance.log_det(cholesky, parameters.n_components, d) - d / 2 * np.log(2 * np.pi)
     grid = np.meshgrid(*axes, indexing="ij")
-    delta = np.stack([axis.ravel() for axis in grid]) - one.means[0][:, None]
-    white = one.covariance.whiten(delta, cholesky, 0)
-    d = one.n_features
-    constant = one.covariance.log_det(cholesky, 1, d)[0] - d / 2 * np.log(2 * np.pi)
-    values: Array = one.weights[0] * np.exp(constant - 0.5 * np.einsum("db,db->b", white, white))
-    return values.reshape(grid[0].shape)
+    points = np.stack([axis.ravel() for axis in grid])
+    for k in range(parameters.n_components):
+        white = covariance.whiten(points - parameters.means[k][:, None], cholesky, k)
+        density = np.exp(constants[k] - 0.5 * np.einsum("db,db->b", white, white))
+        yield parameters.weights[k] * density.reshape(grid[0].shape)

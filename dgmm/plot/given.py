@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from sklearn.utils.validation import check_is_fitted
 
@@ -88,7 +89,7 @@ def features_of(model: Model, wanted: Any) -> tuple[int, ...]:
 def _feature(part: Any, names: Sequence[str]) -> int:
     if isinstance(part, str) and part in names:
         return list(names).index(part)
-    if isinstance(part, int) and -len(names) <= part < len(names):
-        return part % len(names)
+    if isinstance(part, int | np.integer) and -len(names) <= part < len(names):
+        return int(part) % len(names)
     msg = f"there is no feature {part!r}; there are {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
     raise InvalidParameter(msg)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from dgmm.engine.density import Density, View, views_of
 from dgmm.engine.look import look
 from dgmm.engine.model import Model
+from dgmm.errors import InvalidParameter
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.views import chosen_pairs, component_density_on, density_on
+from dgmm.mixture.views import chosen_pairs, component_densities_on, density_on
 from dgmm.plot.colours import colours
 from dgmm.plot.given import axes, features_of, model_of, names_of, rows_of, shown
 
@@ -25,7 +26,7 @@ SIGMAS = (1, 2)
 _PANEL = (4.6, 4.2)  # inches
 # Of the axes, the width and the height of a number.
 _LABEL = (0.05, 0.045)
-_LABELLED = 30
+_LABELLED, _NAMED = 30, 5
 # Of the mixture's own density, what is so much less than the highest is not drawn.
 _FAINTEST = 1e-4
 _SHADES = ListedColormap(
@@ -57,7 +58,7 @@ def components(
     matplotlib.axes.Axes
         With an ellipse of one and of two standard deviations for each component: the heavier it is, the stronger
         its line. The axes leave out the thousandth of the mixture at either end of each feature; the title says
-        what share of the rows is outside.
+        what share of the rows is outside, and which components.
 
     Raises
     ------
@@ -95,7 +96,13 @@ def component_pairs(
     import matplotlib.pyplot as plt
 
     found = model_of(model)
-    wanted = chosen(found, pairs) if isinstance(pairs, int) else [features_of(found, pair) for pair in pairs]
+    if isinstance(pairs, int | np.integer):
+        wanted = chosen(found, int(pairs)) if pairs > 0 else []
+    else:
+        wanted = [features_of(found, pair) for pair in pairs]
+    if not wanted:
+        msg = f"pairs is {pairs!r}; ask for one pair of features at least"
+        raise InvalidParameter(msg)
     views = looked_at(found, wanted, data, sample_weight)
     columns = min(len(views), 3)
     lines = -(-len(views) // columns)
@@ -112,7 +119,7 @@ def chosen(model: Model, n_pairs: int) -> list[tuple[int, ...]]:
     """The features of so many pictures at most; of data of one feature, that one."""
     if model.parameters.n_features == 1:
         return [(0,)]
-    return list(chosen_pairs(model.parameters, max(n_pairs, 1)))
+    return list(chosen_pairs(model.parameters, n_pairs))
 
 
 def _first(model: Model) -> tuple[int, ...]:
@@ -145,14 +152,19 @@ def draw_view(ax: Axes, model: Model, view: View, density: Density | None) -> No
         ax.set_ylabel(shown(names[view[1].feature]), parse_math=False)
     ax.set_xlim(view[0].ends)
     ax.set_xlabel(shown(names[view[0].feature]), parse_math=False)
-    ax.set_title(_said(density), fontsize="small")
+    ax.set_title(_said(marginal, view, density), fontsize="small")
 
 
-def _said(density: Density | None) -> str:
+def _said(marginal: Parameters, view: View, density: Density | None) -> str:
+    """What the shades are, and what the axes leave out."""
+    low, high = np.array([axis.ends for axis in view]).T
+    beyond = np.flatnonzero(((marginal.means < low) | (marginal.means > high)).any(axis=1)).tolist()
+    named = f"component{'s' if len(beyond) > 1 else ''} {', '.join(map(str, beyond[:_NAMED]))}"
+    named += ", ..." if len(beyond) > _NAMED else ""
     if density is None:
-        return "the mixture's own density"
-    outside = density.outside
-    return f"{'less than 0.01%' if 0 < outside < 1e-4 else f'{outside:.2%}'} of the rows are outside"
+        return "the mixture's own density" + (f"; outside: {named}" if beyond else "")
+    share = "less than 0.01%" if 0 < density.outside < 1e-4 else f"{density.outside:.2%}"
+    return f"outside: {share} of the rows" + (f", {named}" if beyond else "")
 
 
 def _draw_shades(ax: Axes, marginal: Parameters, view: View, density: Density | None) -> None:
@@ -227,14 +239,14 @@ def _draw_curves(ax: Axes, marginal: Parameters, view: View, density: Density | 
         ax.stairs(density.counts / max(total, 1) / axis.width, axis.edges, fill=True, color=_SHADES(0.4))
     x = np.linspace(*axis.ends, 1001)
     ax.plot(x, density_on(marginal, x), color=ax.xaxis.label.get_color(), linewidth=1.2, label="mixture")
-    for k, colour in enumerate(colours(marginal.n_components)):
-        ax.plot(x, component_density_on(marginal, k, x), color=colour, linewidth=1.5)
-        at = marginal.means[k, 0]
-        if k in np.argsort(-marginal.weights)[:_LABELLED]:
-            peak = component_density_on(marginal, k, np.array([at]))[0]
+    palette, labelled = colours(marginal.n_components), np.argsort(-marginal.weights)[:_LABELLED]
+    for k, values in enumerate(component_densities_on(marginal, x)):
+        ax.plot(x, values, color=palette[k], linewidth=1.5)
+        if k in labelled:
+            peak = np.interp(marginal.means[k, 0], x, values)
             ax.annotate(
-                str(k), (at, peak), (0, 4), textcoords="offset points", ha="center", fontsize="small",
-                fontweight="bold", annotation_clip=True,
+                str(k), (marginal.means[k, 0], peak), (0, 4), textcoords="offset points", ha="center",
+                fontsize="small", fontweight="bold", annotation_clip=True,
                 path_effects=[withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
             )  # fmt: skip
     ax.set_ylim(bottom=0)

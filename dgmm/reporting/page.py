@@ -6,24 +6,21 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine import archive
 from dgmm.engine.certainty import Certainty
 from dgmm.engine.density import Density, View, views_of
 from dgmm.engine.look import look
 from dgmm.engine.model import Model
-from dgmm.engine.record import timed_trace
 from dgmm.pages import render, source_of
 from dgmm.plot.candidates import draw_criteria
-from dgmm.plot.given import model_of, names_of, shown
+from dgmm.plot.given import names_of, shown
 from dgmm.plot.iterations import draw_history
 from dgmm.plot.responsibilities import draw_certainty
 from dgmm.plot.views import chosen, draw_view
@@ -52,55 +49,6 @@ class Picture:
     address: str
     shows: str
     caption: str
-
-
-def report(
-    model: Any,
-    data: Any = None,
-    path: str | Path = "report.html",
-    *,
-    sample_weight: Any = None,
-    checkpoint: str | Path | None = None,
-) -> Path:
-    """Write what is known of a fitted mixture to one self-contained HTML file.
-
-    What was fitted and how, the components in the data's own units, pictures, convergence, what deserves a look,
-    and the command that makes the model again. It needs matplotlib: pip install 'dgmm[plot]'.
-
-    Parameters
-    ----------
-    model : GaussianMixture or path
-        Fitted, or the path of a model file.
-    data : whatever `open_source` takes, or a Source, optional
-        Read in one pass, on the active Dask client if there is one: for the density behind the components, how
-        sure the most likely component of the rows is, and their log-likelihood.
-    path : path, default="report.html"
-        Replaced if it is there.
-    sample_weight : like data, shape (n,), optional
-    checkpoint : path, optional
-        The directory of the fit's checkpoints, for the seconds that its iterations took: a model file, which is
-        the same for the same fit, leaves them out.
-
-    Returns
-    -------
-    Path
-        That of the report.
-
-    Raises
-    ------
-    MissingExtra
-        matplotlib is not installed.
-    DgmmError
-        The model or the data cannot be used, or the file cannot be written.
-    """
-    found = model_of(model)
-    name = Path(model).name if isinstance(model, str | Path) else "model.dgmm"
-    if checkpoint is not None:
-        found = replace(found, trace=timed_trace(checkpoint, found.trace))
-    source = None if data is None else open_source(data)
-    weights = None if source is None or sample_weight is None else open_weights(sample_weight, source)
-    write(path, page(found, name, source, weights).html)
-    return Path(path)
 
 
 def write(path: str | Path, content: str) -> None:

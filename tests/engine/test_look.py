@@ -16,7 +16,7 @@ from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.certainty import CELLS
 from dgmm.engine.density import Axis, DensityWork, views_of
 from dgmm.engine.look import look
-from dgmm.errors import InvalidWeights, NonFiniteData, ShapeMismatch
+from dgmm.errors import InvalidData, InvalidWeights, NonFiniteData, ShapeMismatch
 
 N = 20_000
 FEATURES = [(0, 1), (2, 0), (1,)]
@@ -131,6 +131,23 @@ def test_what_cannot_be_looked_at_is_refused(rows, model, views):
         looked(bad, model, views)
     with pytest.raises(InvalidWeights, match="row 5"):
         looked(rows, model, views, np.where(np.arange(N) == 5, -1.0, 1.0))
+
+
+def test_rows_with_missing_values_are_left_out(rows, model, views):
+    holes = rows.copy()
+    holes[2000:9000, 1] = np.nan  # whole blocks among them
+    found = looked(open_source(holes, missing="drop"), model, views, certainty=True)
+    kept = looked(np.delete(rows, np.s_[2000:9000], axis=0), model, views, certainty=True)
+    for one, other in zip(found.densities, kept.densities, strict=True):
+        np.testing.assert_array_equal(one.counts, other.counts)
+    assert found.certainty.score.n_rows == N - 7000
+
+
+def test_nothing_left_is_said(rows, model, views):
+    with pytest.raises(InvalidData, match="no row of array is left"):
+        looked(open_source(np.full((10, 3), np.nan), missing="drop"), model, views)
+    with pytest.raises(InvalidData, match="no row of array is left"):
+        looked(rows, model, [], np.zeros(N), certainty=True)
 
 
 # --- cells ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal, norm
 
 from dgmm.mixture.covariance import DIAG, FULL
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.views import chosen_pairs, component_density_on, density_on, reach, separation
+from dgmm.mixture.views import chosen_pairs, component_densities_on, density_on, reach, separation
 
 
 @pytest.mark.parametrize("d", [1, 2])
@@ -17,7 +17,8 @@ from dgmm.mixture.views import chosen_pairs, component_density_on, density_on, r
 def test_separation_is_one_less_the_integral_of_the_root_of_the_product(name, d):
     parameters = mixture(name, 4, d, np.random.default_rng(3), spread=1.0, low=0.4, high=1.5)
     axis = np.linspace(-12, 12, 4001 if d == 1 else 501)
-    alone = [component_density_on(parameters, k, *[axis] * d) / parameters.weights[k] for k in range(4)]
+    weighted = component_densities_on(parameters, *[axis] * d)
+    alone = [values / weight for values, weight in zip(weighted, parameters.weights, strict=True)]
     cell = (axis[1] - axis[0]) ** d
     expected = [1 - np.sqrt(alone[i] * alone[j]).sum() * cell for i in range(4) for j in range(i + 1, 4)]
     np.testing.assert_allclose(separation(parameters), expected, atol=1e-6)
