@@ -19,8 +19,8 @@ from dgmm.engine.settings import Settings
 from dgmm.errors import CollapsedComponentWarning, ShapeMismatch
 from dgmm.fitted import FittedMixture
 from dgmm.interchange import model_of_sklearn
+from dgmm.live import watcher
 from dgmm.mixture.criteria import LONGEST_RUN, converged
-from dgmm.progress import ProgressLog
 
 
 class GaussianMixture(FittedMixture):
@@ -66,7 +66,8 @@ class GaussianMixture(FittedMixture):
     warm_start : bool, default=False
         Begin with the last fit's result, if it has the same shape; `n_init` counts as 1 then.
     verbose : int, default=0
-        1 logs iterations; 2 the time they take too.
+        1 logs iterations; 2 the time they take too. A notebook shows a display instead: the rows of the running
+        pass, the log-likelihood's curve, and when the fit may end.
     verbose_interval : int, default=10
         Iterations between two lines of the log.
 
@@ -190,8 +191,7 @@ class GaussianMixture(FittedMixture):
         """
         source, weights = self._open(X, sample_weight)
         settings, seed_is_given = self._settings(source)
-        if observer is None and self.verbose:
-            observer = ProgressLog(every=self.verbose_interval, timed=self.verbose > 1)
+        observer = observer or watcher(int(self.verbose), self.verbose_interval, self.tol)
         model, outcome = fit_model(
             source,
             weights,

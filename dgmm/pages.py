@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
+
+import numpy as np
 
 
 def render(template: str, **values: Any) -> str:
@@ -17,6 +20,17 @@ def render(template: str, **values: Any) -> str:
 def source_of(file: str) -> str:
     """The text of a file of dgmm/templates."""
     return resources.files("dgmm").joinpath("templates", file).read_text(encoding="utf-8")
+
+
+def polyline(values: Sequence[float], width: float, height: float, margin: float) -> str:
+    """Points of a curve in an SVG of that size; empty where there are fewer than two."""
+    if len(values) < 2:
+        return ""
+    y = np.asarray(values)
+    extent = float(np.ptp(y)) or 1.0
+    across = np.linspace(margin, width - margin, len(y))
+    down = margin + (y.max() - y) / extent * (height - 2 * margin)
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
 
 
 @cache

@@ -19,8 +19,8 @@ from dgmm.engine.selection import CRITERIA
 from dgmm.engine.settings import Contest
 from dgmm.errors import CollapsedComponentWarning, InvalidParameter
 from dgmm.estimator import GaussianMixture
+from dgmm.live import watcher
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.progress import ProgressLog
 
 _HOLDOUT = 0.1
 # Parameters of a mixture that mean nothing to several candidates.
@@ -148,8 +148,8 @@ def select(
     source, weights, contest, seed_is_given = prepare(
         X, n_components, covariance_types, criterion, holdout, sample_weight, settings
     )
-    if observer is None and settings.get("verbose"):
-        observer = ProgressLog(every=settings.get("verbose_interval", 10), timed=settings["verbose"] > 1)
+    base = contest.settings
+    observer = observer or watcher(settings.get("verbose", 0), settings.get("verbose_interval", 10), base.tol)
     model, outcome, selection = select_model(
         source, weights, contest, seed_is_given=seed_is_given, checkpoint=checkpoint, observer=observer
     )

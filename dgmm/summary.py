@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from dgmm.engine.model import Model
-from dgmm.pages import plain, render
+from dgmm.pages import plain, polyline, render
 
 _COMPONENTS, _FEATURES = 12, 8
 _WIDTH, _HEIGHT, _MARGIN = 260, 70, 6
@@ -48,16 +46,5 @@ def summary(model: Model, title: str) -> str:
         hidden=[f"{n} {what}{'s' if n > 1 else ''}" for what, n in hidden.items() if n],
         size=(_WIDTH, _HEIGHT),
         history=history,
-        curve=_curve(history),
+        curve=polyline(history, _WIDTH, _HEIGHT, _MARGIN),
     )
-
-
-def _curve(history: Sequence[float]) -> str:
-    """Points of a polyline; empty where there are fewer than two."""
-    if len(history) < 2:
-        return ""
-    values = np.asarray(history)
-    extent = float(np.ptp(values)) or 1.0
-    x = np.linspace(_MARGIN, _WIDTH - _MARGIN, len(values))
-    y = _MARGIN + (values.max() - values) / extent * (_HEIGHT - 2 * _MARGIN)
-    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -54,6 +54,22 @@ def projected(history: Sequence[float]) -> float:
     return float(history[-1] + gain * gain / (previous - gain))
 
 
+def iterations_left(history: Sequence[float], tol: float) -> int | None:
+    """So many iterations until `converged`, if gains go on shrinking as they did; None where they do not shrink.
+
+    After j more with the ratio a, gain a^(j + 1) / (1 - a) is left.
+    """
+    if len(history) < 3 or tol <= 0:
+        return None
+    previous, gain = np.diff(np.asarray(history[-3:]))
+    if not 0 < gain < previous:
+        return None
+    ratio = gain / previous
+    further = np.log(tol * (1 - ratio) / gain) / np.log(ratio) - 1
+    # The estimate has to be below `tol` in three successive steps.
+    return max(0, int(np.ceil(further))) + _STEPS - 1
+
+
 def bic(log_likelihood: float, n_parameters: int, weight: float) -> float:
     """Bayesian information criterion of the total log-likelihood; lower is better."""
     return float(-2 * log_likelihood + n_parameters * np.log(weight))

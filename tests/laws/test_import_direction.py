@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # From the bottom up; a module may import from its own room and from those before it.
 ROOMS = (
     *("errors", "mixture", "data", "engine", "clusters"),
-    *("arguments", "interchange", "progress", "pages", "summary", "fitted", "estimator"),
+    *("arguments", "interchange", "progress", "pages", "live", "summary", "fitted", "estimator"),
     *("selection", "plot", "reporting"),
 )
 LATER = ("cli", "demo", "__main__")  # what a person starts: may import everything
