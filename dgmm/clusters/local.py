@@ -12,7 +12,7 @@ import dask
 from dask.utils import format_bytes
 
 from dgmm.clusters.schema import Local
-from dgmm.clusters.settings import quiet_workers
+from dgmm.clusters.settings import quiet_workers, silence_logs
 
 _LOCALHOST = "127.0.0.1"
 # What a terminal (Ctrl-C) or a batch system sends to the whole process group.
@@ -48,7 +48,7 @@ def start(cluster: Local) -> Iterator[Any]:
                     processes=True,
                     host=_LOCALHOST,
                     dashboard_address=f"{_LOCALHOST}:0",
-                    silence_logs=False,
+                    silence_logs=silence_logs(),
                     **{name: value for name, value in given.items() if value is not None},
                 )
             )

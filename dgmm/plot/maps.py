@@ -76,7 +76,7 @@ def probability_map(probability: Any, *, x: Any = None, y: Any = None, ax: Axes 
     if values.ndim == 3:
         values = values.max(axis=2)
     ax, bar = _draw(values, probability, x, y, ax, cmap="cividis", vmin=0, vmax=1)
-    bar.set_label("probability of the most likely component")
+    bar.set_label("probability of the\nmost likely component")
     return ax
 
 
