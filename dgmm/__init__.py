@@ -33,7 +33,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
-    if name == "plot":
-        return import_module("dgmm.plot")
+    if name in ("errors", "plot"):
+        return import_module(f"dgmm.{name}")
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
