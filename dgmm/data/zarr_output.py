@@ -45,7 +45,7 @@ def unit_rows(bounds: Bounds, row_bytes: int) -> int:
     return block << max(0, (most // block).bit_length() - 1)
 
 
-class RowOutput:
+class ZarrOutput:
     """Arrays with one entry a row, side by side in a Zarr group (format 3).
 
     The group's attributes are ``{"dgmm": identity, "complete": bool}``. All arrays are cut at the same rows;

@@ -15,7 +15,7 @@ import pytest
 import zarr
 from zarr.storage import LocalStore
 
-from dgmm.data.output import RowOutput, unit_rows
+from dgmm.data.zarr_output import ZarrOutput, unit_rows
 from dgmm.errors import CheckpointMismatch, ForeignFile, WriteFailed
 
 ARRAYS = {
@@ -27,7 +27,7 @@ IDENTITY = {"data": "abc", "model": "def"}
 
 
 def start(path, **changes):
-    return RowOutput.open(path, **{"arrays": ARRAYS, "chunk_rows": 10, "identity": IDENTITY, **changes})
+    return ZarrOutput.open(path, **{"arrays": ARRAYS, "chunk_rows": 10, "identity": IDENTITY, **changes})
 
 
 def values(first, last):
@@ -183,8 +183,8 @@ def test_units_suit_the_blocks(bounds, row_bytes, expected):
 def test_a_killed_writer_leaves_no_half_chunk(tmp_path):
     # The chunks are large enough for the kill to fall into the middle of a write now and then.
     code = (
-        "import sys, numpy as np; from dgmm.data.output import RowOutput\n"
-        "out = RowOutput.open(sys.argv[1], arrays={'x': ((10**7,), 'f8')}, chunk_rows=10**6, identity={})\n"
+        "import sys, numpy as np; from dgmm.data.zarr_output import ZarrOutput\n"
+        "out = ZarrOutput.open(sys.argv[1], arrays={'x': ((10**7,), 'f8')}, chunk_rows=10**6, identity={})\n"
         "values = np.random.default_rng(0).random(10**6)\n"
         "print('ready', flush=True)\n"
         "while True:\n"
@@ -196,7 +196,7 @@ def test_a_killed_writer_leaves_no_half_chunk(tmp_path):
         time.sleep(pause)
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
-        output = RowOutput.open(tmp_path / "out", arrays={"x": ((10**7,), "f8")}, chunk_rows=10**6, identity={})
+        output = ZarrOutput.open(tmp_path / "out", arrays={"x": ((10**7,), "f8")}, chunk_rows=10**6, identity={})
         assert not list((tmp_path / "out").rglob("*.partial"))
         missing = output.missing_units()
         expected = np.random.default_rng(0).random(10**6)
