@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from dgmm.arguments import check_feature_names, seed_of
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
+from dgmm.engine.anomalies import DensityWork, anomaly_threshold
 from dgmm.engine.likelihood import PreparedEStep, Score
 from dgmm.engine.model import Model
-from dgmm.engine.rowwise import Quantity, per_row
+from dgmm.engine.quantities import Labels, LogDensity, Quantity, Responsibilities, Top
+from dgmm.engine.rowwise import per_row
 from dgmm.engine.single import single_pass
 from dgmm.engine.trace import history_table
 from dgmm.errors import InvalidParameter, ShapeMismatch
@@ -32,15 +34,64 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, (n,); lazy for Zarr and Dask data."""
-        return self._per_row(X, "labels")
+        return self._per_row(X, Labels())[0]
 
     def predict_proba(self, X: Any) -> Any:
         """Responsibilities, (n, K); lazy for Zarr and Dask data."""
-        return self._per_row(X, "responsibilities")
+        return self._per_row(X, Responsibilities())[0]
+
+    def top_responsibilities(self, X: Any, m: int) -> tuple[Any, Any]:
+        """The m largest responsibilities of each row: for mixtures of many components.
+
+        Parameters
+        ----------
+        X : like that of `predict`
+        m : int
+            At least 1; all responsibilities where the mixture has fewer components.
+
+        Returns
+        -------
+        components, responsibilities : array (n, m)
+            The largest first, of equal ones that of the lower component. Lazy for Zarr and Dask data: computed
+            together, as in ``dask.compute(*mixture.top_responsibilities(X, 3))``, they take one pass.
+
+        Raises
+        ------
+        InvalidParameter
+        """
+        if not isinstance(m, Integral) or m < 1:
+            msg = f"m is {m!r}; it must be an integer of at least 1"
+            raise InvalidParameter(msg)
+        components, responsibilities = self._per_row(X, Top(int(m)))
+        return components, responsibilities
 
     def score_samples(self, X: Any) -> Any:
         """Log-density at each row, (n,); lazy for Zarr and Dask data."""
-        return self._per_row(X, "log_density")
+        return self._per_row(X, LogDensity())[0]
+
+    def anomaly_threshold(self, X: Any, quantile: float) -> float:
+        """The log-density that a share of the rows lies below, from one pass.
+
+        Rows with ``mixture.score_samples(X) < threshold`` are anomalous: at most `quantile` of them all. The
+        threshold is below the exact quantile by no more than 1/16384 of its size, and is the same for any blocks
+        and any workers.
+
+        Parameters
+        ----------
+        X : like that of `predict`
+        quantile : float
+            Between 0 and 1; 0.001, say.
+
+        Raises
+        ------
+        InvalidParameter
+        """
+        if not isinstance(quantile, Real) or not 0 < quantile < 1:
+            msg = f"quantile is {quantile!r}; it must be a number between 0 and 1"
+            raise InvalidParameter(msg)
+        source = self._source(X)
+        work = DensityWork(self._model.components(), self._model.frame)
+        return anomaly_threshold(source, work, float(quantile)).threshold
 
     def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
         """Mean log-density per row (per unit of weight), from one pass."""
@@ -138,7 +189,7 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise ShapeMismatch(msg)
         return source
 
-    def _per_row(self, X: Any, quantity: Quantity) -> Any:
+    def _per_row(self, X: Any, quantity: Quantity) -> tuple[Any, ...]:
         source = self._source(X)
         return per_row(source, PreparedEStep(self._model.components(), self._model.frame), quantity)
 

@@ -18,11 +18,12 @@ from dgmm.engine import archive
 from dgmm.engine.model import Model
 from dgmm.engine.predict import open_output
 from dgmm.engine.predict import predict as write_rows
-from dgmm.engine.rowwise import QUANTITIES
+from dgmm.engine.quantities import Labels, LogDensity, Responsibilities
 from dgmm.estimator import GaussianMixture
 
 # Values are whole minutes and a few hundred distances: without a floor, components would shrink onto single ones.
 _SETTINGS: dict[str, Any] = {"n_components": 7, "n_init": 3, "reg_relative": 1e-3, "tol": 1e-4, "random_state": 0}
+_WANTED = (Labels(), Responsibilities(), LogDensity())
 
 
 @click.command()
@@ -49,8 +50,8 @@ def demo(out: Path, where: Where, *, as_json: bool) -> None:
             mixture.fit(source, checkpoint=checkpoint, observer=FitLog())
             mixture.save(model_file)
             model = Model.load(model_file)
-            output = open_output(results, source, model, archive.digest(model_file), QUANTITIES, "float32")
-            write_rows(source, model, output, RowsLog())
+            output = open_output(results, source, model, archive.digest(model_file), _WANTED, "float32")
+            write_rows(source, model, output, _WANTED, RowsLog())
     seconds = time.monotonic() - began
     parameters = model.in_data_units()
     files = {"data": address, "checkpoint": checkpoint, "model": model_file, "results": results}

@@ -24,20 +24,25 @@ from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
 from dgmm.engine import archive
 from dgmm.engine.model import Model
-from dgmm.engine.predict import check_features, open_output
+from dgmm.engine.predict import check_features, open_output, recorded_threshold
 from dgmm.engine.predict import predict as write_rows
-from dgmm.engine.rowwise import QUANTITIES
+from dgmm.engine.quantities import Anomalies, Labels, LogDensity, Quantity, Responsibilities, Top
 
 
 @click.command()
 @data_argument
 @model_option
-@click.option("--out", metavar="OUT.zarr", required=True, help="Folder or URL of the Zarr group.")
+@click.option("--out", metavar="OUT", required=True,
+              help="Folder or URL: of Parquet files if it ends in .parquet, else of a Zarr group.")  # fmt: skip
 @click.option("--labels", is_flag=True, help="The most likely component, int32; the default.")
 @click.option("--responsibilities", is_flag=True, help="The probability of each component.")
+@click.option("--top", metavar="M", type=click.IntRange(min=1),
+              help="The M most likely components, int32, and their probabilities.")  # fmt: skip
 @click.option("--log-density", is_flag=True, help="The log-density of the mixture, float64.")
+@click.option("--anomaly-quantile", metavar="Q", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Flag the share Q of rows whose log-density is lowest. Takes a pass more.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True,
-              help="Of responsibilities.")  # fmt: skip
+              help="Of probabilities.")  # fmt: skip
 @reading_options
 @cluster_options
 @json_option
@@ -45,23 +50,34 @@ def predict(
     data: str,
     model_file: Path,
     out: str,
+    top: int | None,
+    anomaly_quantile: float | None,
     dtype: str,
     reading: Reading,
     where: Where,
     *,
+    labels: bool,
+    responsibilities: bool,
+    log_density: bool,
     as_json: bool,
-    **flags: bool,
 ) -> None:
-    """Write what a model says of each row of DATA to a Zarr group.
+    """Write what a model says of each row of DATA to a Zarr group, or to a folder of Parquet files.
 
-    Arrays are written in whole chunks. A run that was stopped or killed goes on when the same command is run
-    again; results of another model or of other data are refused.
+    It is written in whole chunks (files). A run that was stopped or killed goes on when the same command is run
+    again; results of another model, of other data or of another --anomaly-quantile are refused.
     """
     check_output(out, "--out")
     model = Model.load(model_file)
     source = reading.open(data)
     check_features(model, source)
-    wanted = [name for name in QUANTITIES if flags[name]] or ["labels"]
+    asked: list[Quantity | None] = [
+        Labels() if labels else None,
+        Responsibilities() if responsibilities else None,
+        None if top is None else Top(top),
+        LogDensity() if log_density else None,
+        None if anomaly_quantile is None else Anomalies(anomaly_quantile),
+    ]
+    wanted = [quantity for quantity in asked if quantity is not None] or [Labels()]
     began = time.monotonic()
     output = open_output(out, source, model, archive.digest(model_file), wanted, dtype)
     written = 0
@@ -71,15 +87,24 @@ def predict(
         done = source.n_rows - sum(stop - start for start, stop in output.missing_units())
         if done:
             log(f"{out} holds {done:,} of {source.n_rows:,} rows already; going on")
-        with signals.resumable(lambda: f"The chunks written so far are in {out}."), where.client(source):
-            written = write_rows(source, model, output, RowsLog())
+        if anomaly_quantile is not None and recorded_threshold(output) is None:
+            log("two passes: the first finds the threshold of the anomalies")
+        with signals.resumable(lambda: f"What was written so far is in {out}."), where.client(source):
+            written = write_rows(source, model, output, wanted, RowsLog())
     seconds = round(time.monotonic() - began, 3)
     facts: dict[str, Any] = {
         "out": out,
         "rows": source.n_rows,
         "rows_written": written,
-        "arrays": {name: {"shape": shape, "dtype": str(kind)} for name, (shape, kind) in output.arrays.items()},
+        "arrays": {name: {"shape": a.shape, "dtype": str(a.dtype)} for name, a in output.arrays.items()},
         "seconds": seconds,
     }
-    text = f"{out}: {', '.join(wanted)} of {source.n_rows:,} rows, {written:,} written in {seconds:.1f} s"
+    names = ", ".join(name.replace("_", " ") for name in output.arrays)
+    text = f"{out}: {names} of {source.n_rows:,} rows, {written:,} written in {seconds:.1f} s"
+    if found := recorded_threshold(output):
+        facts["anomalies"] = found.facts()
+        text += (
+            f"\nanomalies: {found.rows_below:,} of {found.rows:,} rows ({found.rows_below / found.rows:.4%}), "
+            f"of a log-density below {found.threshold:.9g}"
+        )
     show(facts, text, as_json=as_json)

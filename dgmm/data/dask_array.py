@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.blocks import BlockInput, ComputedBlocks
-from dgmm.data.rows import block_dtype, check_shape
+from dgmm.data.rows import block_dtype, check_shape, regular_length
 from dgmm.data.source import Source
 from dgmm.errors import InvalidData
 
@@ -65,6 +65,7 @@ class DaskSource(Source):
     def _arrange(self, data: Any, lengths: tuple[int, ...]) -> None:
         self._array = data if data.chunks == (lengths, (self.n_features,)) else data.rechunk((lengths, -1))
         self.bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        self.chunk_rows = regular_length(self.bounds)
         # The array as given, the same with its features joined, and its float64.
         row_bytes = self.n_features * (2 * data.dtype.itemsize + self.dtype.itemsize)
         self.read_bytes = max(lengths) * row_bytes

@@ -60,3 +60,10 @@ def block_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 def regular_bounds(n_rows: int, step: int) -> Bounds:
     """Row offsets of blocks of `step` rows; the last block may be shorter."""
     return np.append(np.arange(0, n_rows, step, dtype=np.int64), np.int64(n_rows))
+
+
+def regular_length(bounds: Bounds) -> int | None:
+    """Rows of a block, where all blocks but a shorter last one have the same number; else None."""
+    lengths = np.diff(bounds)
+    length = int(lengths[0])
+    return None if np.any(lengths[:-1] != length) or lengths[-1] > length else length

@@ -31,6 +31,8 @@ class Source(ABC):
         Of the blocks it gives: native float32 or float64.
     bounds : ndarray of int64, shape (n_blocks + 1,)
         Block b is rows ``bounds[b]:bounds[b + 1]``. They follow from shape, dtype and chunks alone.
+    chunk_rows : int or None
+        Rows of a storage chunk, where all but a shorter last one have the same; else None.
     feature_names : tuple of str
         Empty where the data have none.
     missing : {"error", "drop"}
@@ -59,6 +61,7 @@ class Source(ABC):
     bounds: Bounds
     local: bool
     read_bytes: int
+    chunk_rows: int | None = None
     feature_names: tuple[str, ...] = ()
     missing: Missing = "error"
     reads_ahead: bool = True

@@ -49,6 +49,8 @@ class ZarrSource(Source):
         Not rows x features of real numbers.
     """
 
+    chunk_rows: int
+
     def __init__(
         self,
         array: zarr.Array[Any],
@@ -70,16 +72,16 @@ class ZarrSource(Source):
         self._check_missing(stored)
         self._fingerprint = zarr_chunks.fingerprint(array, stored)
 
-        self._stride = min(array.chunks[0], self.n_rows)
+        self.chunk_rows = min(array.chunks[0], self.n_rows)
         row_bytes = self.n_features * array.dtype.itemsize
-        step = self._stride * max(1, BLOCK_BYTES // (self._stride * row_bytes))
+        step = self.chunk_rows * max(1, BLOCK_BYTES // (self.chunk_rows * row_bytes))
         self.bounds = regular_bounds(self.n_rows, step)
         self._largest_chunk = max((chunk.size for chunk in stored.values()), default=0)
         self.read_bytes = self._plan(self.bounds)
 
     def chunk_end(self, stop: int) -> int:
         """End of the chunk (inner chunk of a shard) of row ``stop - 1``."""
-        return -(-stop // self._stride) * self._stride
+        return -(-stop // self.chunk_rows) * self.chunk_rows
 
     def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
         """Give the same rows, cut into other blocks (or only a part of them)."""
@@ -89,8 +91,8 @@ class ZarrSource(Source):
 
     def _plan(self, bounds: Bounds) -> int:
         block_rows = int(np.diff(bounds).max(initial=0))
-        if np.any(bounds[1:-1] % self._stride):
-            block_rows += self._stride  # a chunk that two blocks share is kept from one to the next
+        if np.any(bounds[1:-1] % self.chunk_rows):
+            block_rows += self.chunk_rows  # a chunk that two blocks share is kept from one to the next
         decoded = block_rows * self.n_features * self._array.dtype.itemsize
         converted = 0 if self._array.dtype == self.dtype else block_rows * self.n_features * self.dtype.itemsize
         # Zarr decodes this many chunks at once, each beside its compressed bytes.

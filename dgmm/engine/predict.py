@@ -1,23 +1,26 @@
-"""What a model says of each row, written to Zarr by the workers, unit by unit."""
+"""What a model says of each row, written by the workers, unit by unit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dgmm.data.zarr_output import ZarrOutput, unit_rows
+from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.data.source import Block, Source
+from dgmm.engine.anomalies import HISTOGRAM_BYTES, DensityWork, Threshold, find_threshold
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Passes, Rows
+from dgmm.engine.quantities import Anomalies, Quantity
 from dgmm.engine.reach import check_output, check_readable
-from dgmm.engine.rowwise import Quantity, described
+from dgmm.engine.rowwise import described
 from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import naming_chunks
 from dgmm.errors import InvalidData, ShapeMismatch
@@ -29,23 +32,23 @@ class PredictWork(PreparedEStep):
     Parameters
     ----------
     model : Model
-    output : ZarrOutput
+    output : RowOutput
+    wanted : sequence of Quantity
     """
 
     name = "predict"
 
-    def __init__(self, model: Model, output: ZarrOutput) -> None:
+    def __init__(self, model: Model, output: RowOutput, wanted: Sequence[Quantity]) -> None:
         super().__init__(model.components(), model.frame)
         self._output = output
+        self._wanted = tuple(wanted)
 
     def prepare(self) -> PredictWork:
         return self
 
     def begin(self) -> BlockFunction:
-        wanted: Sequence[Any] = list(self._output.arrays)
-
         def write(block: Block, weights: Rows | None) -> int:
-            self._output.write(block.first, block.first + block.length, described(block, self, wanted))
+            self._output.write(block.first, block.first + block.length, described(block, self, self._wanted))
             return block.length
 
         return write
@@ -98,55 +101,74 @@ def open_output(
     model_digest: str,
     wanted: Sequence[Quantity],
     dtype: DTypeLike = np.float64,
-) -> ZarrOutput:
+) -> RowOutput:
     """Create the output of a prediction, or go on with the one that is there.
 
     Parameters
     ----------
     path : str or path
-        A folder, or a URL that fsspec understands.
+        A folder, or a URL that fsspec understands; of Parquet files if it ends in ``.parquet``, else of a Zarr
+        group.
     source : Source
     model : Model
     model_digest : str
         Digest of its file: results of another model are refused.
-    wanted : sequence of {'labels', 'responsibilities', 'log_density'}
+    wanted : sequence of Quantity
     dtype : dtype
         Of responsibilities.
 
     Raises
     ------
-    ShapeMismatch, ForeignFile, CheckpointMismatch, WriteFailed
+    ShapeMismatch, InvalidData, ForeignFile, CheckpointMismatch, WriteFailed, MissingExtra
     """
     check_features(model, source)
-    n, k = source.n_rows, model.parameters.n_components
-    layouts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        "labels": ((n,), np.dtype(np.int32)),
-        "responsibilities": ((n, k), np.dtype(dtype)),
-        "log_density": ((n,), np.dtype(np.float64)),
+    arrays = {
+        name: Entry((source.n_rows, *kind.trailing), _stored(name, kind.dtype, dtype), kind.columns)
+        for quantity in wanted
+        for name, kind in quantity.arrays(model.parameters.n_components).items()
     }
-    arrays = {str(name): layouts[name] for name in wanted}
-    widest = max(int(np.prod(shape[1:])) * dtype.itemsize for shape, dtype in arrays.values())
-    chunk_rows = unit_rows(source.bounds, widest)
     identity = {"model": model_digest, "data": source.fingerprint()}
-    return ZarrOutput.open(path, arrays=arrays, chunk_rows=chunk_rows, identity=identity)
+    for quantity in wanted:
+        if isinstance(quantity, Anomalies):
+            identity["anomaly_quantile"] = repr(float(quantity.quantile))
+    kind = output_kind(path)
+    return kind.open(path, arrays=arrays, chunk_rows=kind.unit_rows(source, arrays), identity=identity)
+
+
+def _stored(name: str, computed: np.dtype[Any], dtype: DTypeLike) -> np.dtype[Any]:
+    if name in ("responsibilities", "top_responsibilities"):
+        return np.dtype(dtype)
+    return np.dtype(np.int32) if computed.kind == "i" else computed
+
+
+def recorded_threshold(output: RowOutput) -> Threshold | None:
+    """The threshold of the anomalies in an output, once it is known."""
+    found = output.recorded("anomalies")
+    return Threshold.of(found) if found else None
 
 
 def predict(
     source: Source,
     model: Model,
-    output: ZarrOutput,
+    output: RowOutput,
+    wanted: Sequence[Quantity],
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Write the units that are missing, on the active Dask client if there is one, and mark the output complete.
+
+    Anomalies take a pass more, before anything is written: it finds their threshold, which is recorded with the
+    output.
 
     Parameters
     ----------
     source : Source
     model : Model
-    output : ZarrOutput
+    output : RowOutput
         From `open_output`.
+    wanted : sequence of Quantity
+        The same.
     on_rows : callable
-        Hears of rows written so far, and of rows to write.
+        Hears of rows of the running pass so far, and of its rows in all.
 
     Returns
     -------
@@ -155,13 +177,10 @@ def predict(
 
     Raises
     ------
-    NotEnoughMemory, NonFiniteData, WriteFailed, ClusterError
+    NotEnoughMemory, NonFiniteData, InvalidData, WriteFailed, ClusterError
     """
     if output.complete:
         return 0
-    stretches = _stretches(output.missing_units())
-    to_write = sum(int(bounds[-1] - bounds[0]) for bounds in stretches)
-    written = 0
 
     def vet(scheduler: Scheduler) -> None:
         check_plan(scheduler.memory_per_thread(), _thread_bytes(source, model, output), source.name)
@@ -169,15 +188,31 @@ def predict(
         check_output(scheduler, output)
 
     with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
+
+        def passes(bounds: NDArray[np.int64], before: int, total: int) -> Passes:
+            return Passes(source.rows(bounds), None, scheduler, lambda done: on_rows(before + done, total))
+
+        for quantity in wanted:
+            if isinstance(quantity, Anomalies) and recorded_threshold(output) is None:
+                # In the blocks that are written: there the densities have the same bits.
+                counting = passes(output.bounds, 0, source.n_rows)
+                density = DensityWork(model.components(), model.frame)
+                found = find_threshold(counting, density, quantity.quantile)
+                output.record("anomalies", found.facts())
+        work = PredictWork(model, output, [_settled(quantity, output) for quantity in wanted])
+        stretches = _stretches(output.missing_units())
+        to_write = sum(int(bounds[-1] - bounds[0]) for bounds in stretches)
+        written = 0
         for bounds in stretches:
-
-            def count(done: int, before: int = written) -> None:
-                on_rows(before + done, to_write)
-
-            passes = Passes(source.rows(bounds), None, scheduler, count)
-            written += int(passes.run(PredictWork(model, output)))
+            written += int(passes(bounds, written, to_write).run(work))
     output.finish()
     return written
+
+
+def _settled(quantity: Quantity, output: RowOutput) -> Quantity:
+    """With the threshold, if it needs one."""
+    found = recorded_threshold(output)
+    return replace(quantity, threshold=found.threshold) if found and isinstance(quantity, Anomalies) else quantity
 
 
 def _stretches(units: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
@@ -191,10 +226,12 @@ def _stretches(units: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
     return [np.array(bounds, dtype=np.int64) for bounds in stretches]
 
 
-def _thread_bytes(source: Source, model: Model, output: ZarrOutput) -> int:
+def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
     parameters = model.parameters
     reading = source.rows(output.bounds)
-    values = sum(int(np.prod(shape[1:])) for shape, _ in output.arrays.values())
+    values = sum(entry.row_values for entry in output.arrays.values())
     # Computed in 8 bytes, converted, and compressed on the way out.
     writing = output.chunk_rows * values * 8 * 3
+    if "anomalies" in output.arrays:
+        writing = max(writing, HISTOGRAM_BYTES * (reading.n_blocks.bit_length() + 2))
     return thread_bytes(reading, None, [(parameters.n_components, parameters.covariance)], 0) + writing

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dgmm.data.zarr_output import ZarrOutput
+from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Source
 from dgmm.engine.scheduling import Scheduler
 from dgmm.errors import EnvironmentWarning, UnreachablePath
@@ -41,7 +41,7 @@ def check_readable(scheduler: Scheduler, *sources: Source | None) -> None:
                 raise _unreachable(source.name, worker, "holds other rows when read from")
 
 
-def check_output(scheduler: Scheduler, output: ZarrOutput) -> None:
+def check_output(scheduler: Scheduler, output: RowOutput) -> None:
     """Refuse an output that some worker cannot write to.
 
     Raises
@@ -80,7 +80,7 @@ def _first_row(source: Source) -> Any:
         return _Refused(f"{type(error).__name__}: {error}")
 
 
-def _open_output(output: ZarrOutput) -> Any:
+def _open_output(output: RowOutput) -> Any:
     try:
         return output.check_writable()
     except Exception as error:

@@ -1,109 +1,104 @@
-"""What a model says of each row: labels, responsibilities, log-densities."""
+"""What a model says of each row of some data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas, one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
+from dgmm.engine.quantities import Quantity, Values
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.mixture.expectation import EStep
 
-Quantity = Literal["labels", "responsibilities", "log_density"]
-QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-LEFT_OUT: dict[str, float] = {"labels": -1, "responsibilities": np.nan, "log_density": np.nan}
-"""What stands for a row that was left out."""
 
-
-def describe(rows: NDArray[np.floating], prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Any]:
-    """Compute what is wanted of some rows, in float64.
+def described(block: Block, prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Values]:
+    """What a model says of a block's rows.
 
     Parameters
     ----------
-    rows : ndarray (n, D)
+    block : Block
     prepared : PreparedEStep
-    wanted : sequence of {'labels', 'responsibilities', 'log_density'}
+    wanted : sequence of Quantity
 
     Returns
     -------
     dict of ndarray
-        labels (n,) int64; responsibilities (n, K); log_density (n,), in data units.
+        Arrays (length, ...) by name, with what stands for them in place of rows that were left out.
+
+    Raises
+    ------
+    NonFiniteData
     """
-    n, k = len(rows), prepared.components.parameters.n_components
-    found: dict[str, Any] = {}
-    shapes = {"labels": ((n,), np.int64), "responsibilities": ((n, k), float), "log_density": ((n,), float)}
-    for name in wanted:
-        shape, dtype = shapes[name]
-        found[name] = np.empty(shape, dtype)
+    check_finite(block)
+    k, rows = prepared.components.parameters.n_components, block.rows
+    kinds = [quantity.arrays(k) for quantity in wanted]
+    found = [
+        tuple(np.empty((len(rows), *kind.trailing), kind.dtype) for kind in arrays.values()) for arrays in kinds
+    ]
     for tile, density, responsibilities in EStep(prepared.components, prepared.frame).posterior(rows):
-        if "labels" in found:
-            found["labels"][tile] = responsibilities.argmax(axis=0)
-        if "responsibilities" in found:
-            found["responsibilities"][tile] = responsibilities.T
-        if "log_density" in found:
-            found["log_density"][tile] = density
-    return found
+        for quantity, arrays in zip(wanted, found, strict=True):
+            for array, values in zip(arrays, quantity.of_tile(density, responsibilities), strict=True):
+                array[tile] = values
+    return {
+        name: block.with_left_out(array, kind.left_out)
+        for named, arrays in zip(kinds, found, strict=True)
+        for (name, kind), array in zip(named.items(), arrays, strict=True)
+    }
 
 
-def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> Any:
-    """One quantity for each row: an array for rows in memory, else a lazy Dask array; of a grid, a DataArray.
+def per_row(source: Source, prepared: PreparedEStep, quantity: Quantity) -> tuple[Any, ...]:
+    """The arrays of a quantity for all rows: in memory where the rows are, else lazy; of a grid, DataArrays.
 
     Parameters
     ----------
     source : Source
     prepared : PreparedEStep
-    quantity : {'labels', 'responsibilities', 'log_density'}
+    quantity : Quantity
     """
-    pieces = _computed(source, prepared, quantity) if source.local else _lazy(source, prepared, quantity)
+    blocks = _computed(source, prepared, quantity) if source.local else _lazy(source, prepared, quantity)
+    arrays = list(zip(*blocks, strict=True))
     if source.box(0) is None:
-        return np.concatenate(pieces)  # of Dask arrays, a Dask array
+        return tuple(np.concatenate(pieces) for pieces in arrays)  # of Dask arrays, a Dask array
     from dgmm.data.grid import GridSource
     from dgmm.data.grid_results import on_grid
 
     assert isinstance(source, GridSource)  # noqa: S101  no other has boxes
-    trailing = ("component",) if quantity == "responsibilities" else ()
-    found = on_grid(source, pieces, quantity, trailing)
-    # Where a cell is missing xarray wants a missing value, which integers lack.
-    return found.where(found >= 0) if quantity == "labels" else found
+    kinds = quantity.arrays(prepared.components.parameters.n_components)
+    found = []
+    for (name, kind), pieces in zip(kinds.items(), arrays, strict=True):
+        array = on_grid(source, pieces, name, kind.dims)
+        # Where a cell is missing xarray wants a missing value, which integers lack.
+        found.append(array.where(array >= 0) if kind.dtype.kind == "i" else array)
+    return tuple(found)
 
 
-def _computed(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[NDArray[Any]]:
+def _computed(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[tuple[Values, ...]]:
     with one_blas_thread(), naming_chunks(source):
         stored = iter_blocks(source.block_input(0, source.n_blocks))
-        return [described(block, prepared, [quantity])[quantity] for block in stored]
+        return [tuple(described(block, prepared, [quantity]).values()) for block in stored]
 
 
-def _lazy(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[Any]:
+def _lazy(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[tuple[Any, ...]]:
     import dask.array as da
     from dask.delayed import delayed
 
-    k = prepared.components.parameters.n_components
-    trailing = (k,) if quantity == "responsibilities" else ()
-    dtype = np.dtype(np.int64 if quantity == "labels" else np.float64)
+    kinds = list(quantity.arrays(prepared.components.parameters.n_components).values())
     shared = delayed(lambda: prepared, pure=False)()
+    describe = delayed(_describe_block, pure=False, nout=len(kinds))
     return [
-        da.from_delayed(
-            delayed(_describe_block, pure=False)(source.block_input(b, b + 1), shared, quantity),
-            shape=(int(source.bounds[b + 1] - source.bounds[b]), *trailing),
-            dtype=dtype,
+        tuple(
+            da.from_delayed(piece, shape=(length, *kind.trailing), dtype=kind.dtype)
+            for piece, kind in zip(describe(source.block_input(b, b + 1), shared, quantity), kinds, strict=True)
         )
-        for b in range(source.n_blocks)
+        for b, length in enumerate(np.diff(source.bounds).tolist())
     ]
 
 
-def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> Any:
+def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> tuple[Values, ...]:
     limit_worker_blas()
     (block,) = iter_blocks(received)
-    return described(block, prepared, [quantity])[quantity]
-
-
-def described(block: Block, prepared: PreparedEStep, wanted: Sequence[Quantity]) -> dict[str, Any]:
-    """What `describe` says of a block's rows; of those left out: the label -1, and NaN."""
-    check_finite(block)
-    found = describe(block.rows, prepared, wanted)
-    return {name: block.with_left_out(found[name], LEFT_OUT[name]) for name in wanted}
+    return tuple(described(block, prepared, [quantity]).values())

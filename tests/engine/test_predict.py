@@ -12,9 +12,10 @@ from dgmm import GaussianMixture
 from dgmm.data.opening import open_source
 from dgmm.data.zarr_array import ZarrSource
 from dgmm.engine.predict import open_output, predict
+from dgmm.engine.quantities import Labels, LogDensity, Responsibilities
 from dgmm.errors import CheckpointMismatch, NonFiniteData, ShapeMismatch
 
-WANTED = ("labels", "responsibilities", "log_density")
+WANTED = (Labels(), Responsibilities(), LogDensity())
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def test_units_that_are_there_are_neither_read_nor_written(case, monkeypatch: py
     source = open_source(folder / "x.zarr")
     output = open_output(folder / "p.zarr", source, mixture._model, "model", WANTED)
     assert len(output.units) == 10
-    assert predict(source, mixture._model, output) == 950
+    assert predict(source, mixture._model, output, WANTED) == 950
     for unit in (0, 3, 4, 9):
         (folder / f"p.zarr/log_density/c/{unit}").unlink()
     zarr.open_group(folder / "p.zarr").attrs["complete"] = False
 
     read, real = [], ZarrSource.read
     monkeypatch.setattr(ZarrSource, "read", lambda self, a, b: read.append((a, b)) or real(self, a, b))
-    assert predict(source, mixture._model, output) == 350
+    assert predict(source, mixture._model, output, WANTED) == 350
     assert sorted(read) == [(0, 100), (300, 400), (400, 500), (900, 950)]
     group = zarr.open_group(folder / "p.zarr", mode="r")
     np.testing.assert_array_equal(group["labels"][:], mixture.predict(rows))
@@ -65,5 +66,5 @@ def test_nan_is_refused_and_named(case) -> None:
     source = open_source(folder / "x.zarr")
     output = open_output(folder / "p.zarr", source, mixture._model, "model", WANTED)
     with pytest.raises(NonFiniteData, match=r"chunk c/10/0 of .*row 512, feature 1"):
-        predict(source, mixture._model, output)
+        predict(source, mixture._model, output, WANTED)
     assert not output.complete

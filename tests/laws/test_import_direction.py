@@ -93,12 +93,12 @@ def test_only_the_data_room_reads_zarr(path):
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import dgmm", ["distributed", "matplotlib", "sklearn"]),
+        ("import dgmm", ["distributed", "matplotlib", "sklearn", "pyarrow"]),
         ("from dgmm import GaussianMixture, load", ["distributed", "matplotlib"]),
         ("import dgmm.engine.sampled, dgmm.engine.likelihood", ["distributed", "sklearn"]),  # workers do
         ("import dgmm.selection", ["matplotlib"]),
         ("import dgmm.plot", ["matplotlib.pyplot", "xarray"]),
-        ("import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample", ["sklearn"]),
+        ("import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample", ["sklearn", "pyarrow"]),
     ],
 )
 def test_an_import_is_light(statement, unwanted):
