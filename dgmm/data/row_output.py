@@ -150,7 +150,12 @@ class RowOutput(ABC):
 
     def check_writable(self) -> None:
         """Raise OSError unless this process sees the output and may write to it."""
-        if "://" not in self.path and not os.access(self.path, os.W_OK):
+        if "://" in self.path:
+            return
+        if not Path(self.path).is_dir():
+            msg = "no such folder"
+            raise FileNotFoundError(msg)
+        if not os.access(self.path, os.W_OK):
             msg = "no permission to write"
             raise PermissionError(msg)
 

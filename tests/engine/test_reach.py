@@ -23,6 +23,7 @@ import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.engine.events import Iterated
 from dgmm.engine.predict import open_output, predict
+from dgmm.engine.rowwise import Labels
 from dgmm.engine.run import Silence
 from dgmm.engine.scheduling import client_when_needed, scheduler_for
 from dgmm.errors import ClusterError, EnvironmentWarning, UnreachablePath
@@ -76,11 +77,13 @@ def test_paths_that_the_worker_does_not_see(empty_cluster, folders):
             mixture = GaussianMixture(2, random_state=0).fit(str(shared / "x.zarr"), checkpoint=hidden / "ck")
         mixture.fit(str(shared / "x.zarr"), checkpoint=shared / "ck")
         source, _ = mixture._open(str(shared / "x.zarr"))
-        output = open_output(hidden / "out.zarr", source, mixture._model, "digest", ["labels"])
-        with pytest.raises(UnreachablePath, match=r"hidden/out.zarr cannot be written from worker tcp://127"):
-            predict(source, mixture._model, output)
-        output = open_output(shared / "out.zarr", source, mixture._model, "digest", ["labels"])
-        assert predict(source, mixture._model, output) == len(ROWS)
+        wanted = [Labels()]
+        for out in ("out.zarr", "out.parquet"):
+            output = open_output(hidden / out, source, mixture._model, "digest", wanted)
+            with pytest.raises(UnreachablePath, match=rf"hidden/{out} cannot be written from worker tcp://127"):
+                predict(source, mixture._model, output, wanted)
+            output = open_output(shared / out, source, mixture._model, "digest", wanted)
+            assert predict(source, mixture._model, output, wanted) == len(ROWS)
 
 
 def test_other_rows_under_the_same_path(empty_cluster, folders):
