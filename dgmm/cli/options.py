@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from dask.utils import format_bytes, parse_bytes
@@ -124,6 +124,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return size
 
 
+class _Placed(Protocol):
+    """Rows, to be read or to be drawn."""
+
+    @property
+    def local(self) -> bool:
+        """Whether this process needs no help with them."""
+
+
 @dataclass(frozen=True)
 class Where:
     """Where a command computes.
@@ -137,14 +145,14 @@ class Where:
     cluster: Cluster
 
     @contextlib.contextmanager
-    def client(self, source: Source) -> Iterator[None]:
-        """Meanwhile passes run on the cluster; rows in this process's memory need none."""
-        if source.local:
-            yield
-        elif self.cluster.kind == "mpi":
+    def client(self, work: _Placed) -> Iterator[None]:
+        """Meanwhile what is computed is computed on the cluster; rows in this process's memory need none."""
+        if self.cluster.kind == "mpi":
             # All ranks run the same command: what follows is for one of them.
             with self._started():
                 yield
+        elif work.local:
+            yield
         else:
             with client_when_needed(self._started()):
                 yield

@@ -1,40 +1,113 @@
-"""Rows drawn from a model, written to Zarr with bounded memory however many they are."""
+"""Rows drawn from a model, written by the workers with bounded memory however many they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from dask.utils import format_bytes
+from numpy.typing import NDArray
 
-from dgmm.data.zarr_output import CHUNK_BYTES, UNIT_ROWS, ZarrOutput
+from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.engine.blas import one_blas_thread
+from dgmm.engine.memory import check_need
 from dgmm.engine.model import Model
+from dgmm.engine.reach import check_output
+from dgmm.engine.scheduling import Scheduler, scheduler_for
+
+# The bits of a draw depend on these two.
+UNIT_ROWS = 65536
+UNIT_BYTES = 8 * 2**20
+LOCAL_BYTES = 256 * 2**20
+"""A smaller draw is done (in about 2 s a core) before a cluster would have started."""
+
+_TASK_BYTES = 64 * 2**20
+_MOST_TASKS = 4096
 
 
-def draw(
-    model: Model,
-    n_rows: int,
-    path: str | Path,
-    *,
-    seed: int,
-    model_digest: str,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
-    """Write a Zarr group of `rows` (n, D) and `labels` (n,), ordered by component.
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Rows to be drawn from a model, ordered by component.
 
-    Each unit of rows is drawn from a seed of its own: the result depends on the model, the number of rows and
-    the seed only. An interrupted run goes on where it stopped.
+    Each unit of rows has a seed of its own: the rows depend on the model, their number and the seed only.
 
-    Parameters
+    Attributes
     ----------
     model : Model
     n_rows : int
-    path : str or path
-        A folder, or a URL that fsspec understands.
     seed : int
-    model_digest : str
-        Digest of the model's file.
+    """
+
+    model: Model
+    n_rows: int
+    seed: int
+
+    @property
+    def local(self) -> bool:
+        """So few that this process draws them itself."""
+        return self.n_rows * self.model.parameters.n_features * 8 <= LOCAL_BYTES
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where the rows of each component end, (K,)."""
+        weights = self.model.parameters.weights
+        return np.cumsum(np.random.default_rng(self.seed).multinomial(self.n_rows, weights / weights.sum()))
+
+    def rows(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """A unit of `rows` (n, D) in data units and `labels` (n,)."""
+        parameters, frame = self.model.parameters, self.model.frame
+        labels = np.searchsorted(self._ends, np.arange(start, stop), side="right").astype(np.int32)
+        own_seed = np.random.SeedSequence(self.seed, spawn_key=(start,))
+        noise = np.random.default_rng(own_seed).standard_normal((stop - start, parameters.n_features))
+        rows = np.empty_like(noise)
+        for k in np.unique(labels):
+            own = labels == k
+            coloured = parameters.covariance.colour(noise[own], parameters.covariances, int(k))
+            rows[own] = parameters.means[k] + coloured
+        return {"rows": rows * frame.scale + frame.shift, "labels": labels}
+
+    def open(self, path: str | Path, model_digest: str) -> RowOutput:
+        """Create the output, or go on with the one that is there.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder, or a URL that fsspec understands; of Parquet files if it ends in ``.parquet``, else of a
+            Zarr group.
+        model_digest : str
+            Digest of the model's file.
+
+        Raises
+        ------
+        ForeignFile, CheckpointMismatch
+            The output holds something else.
+        WriteFailed, MissingExtra
+        """
+        d = self.model.parameters.n_features
+        columns = self.model.feature_names or tuple(f"x{feature}" for feature in range(d))
+        return output_kind(path).open(
+            path,
+            arrays={
+                "rows": Entry((self.n_rows, d), np.dtype(np.float64), columns),
+                "labels": Entry((self.n_rows,), np.dtype(np.int32), ("label",)),
+            },
+            chunk_rows=max(1, min(UNIT_ROWS, UNIT_BYTES // (8 * d))),
+            identity={"model": model_digest, "rows": str(self.n_rows), "seed": str(self.seed)},
+        )
+
+
+def draw(wanted: Draw, output: RowOutput, on_rows: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Write the units that are missing, on the active Dask client if there is one, and mark the output complete.
+
+    Parameters
+    ----------
+    wanted : Draw
+    output : RowOutput
+        That it opened.
     on_rows : callable
         Hears of rows drawn so far, and of rows to draw.
 
@@ -45,36 +118,40 @@ def draw(
 
     Raises
     ------
-    ForeignFile, CheckpointMismatch
-        The output holds something else.
-    WriteFailed
+    NotEnoughMemory, UnreachablePath, WriteFailed, ClusterError
     """
-    parameters = model.parameters
-    d = parameters.n_features
-    output = ZarrOutput.open(
-        path,
-        arrays={"rows": ((n_rows, d), np.float64), "labels": ((n_rows,), np.int32)},
-        chunk_rows=max(1, min(UNIT_ROWS, CHUNK_BYTES // (8 * d))),
-        identity={"model": model_digest, "rows": str(n_rows), "seed": str(seed)},
-    )
     if output.complete:
         return 0
-    counts = np.random.default_rng(seed).multinomial(n_rows, parameters.weights / parameters.weights.sum())
-    ends = np.cumsum(counts)
-    written, missing = 0, output.missing_units()
+
+    def vet(scheduler: Scheduler) -> None:
+        what = f"drawing rows of {output.path} (a unit of {format_bytes(UNIT_BYTES)}, and the model)"
+        check_need(scheduler.memory_per_thread(), _thread_bytes(wanted, output), what)
+        check_output(scheduler, output)
+
+    missing = output.missing_units()
     to_write = sum(stop - start for start, stop in missing)
-    with one_blas_thread():
-        for start, stop in missing:
-            labels = np.searchsorted(ends, np.arange(start, stop), side="right").astype(np.int32)
-            own_seed = np.random.SeedSequence(seed, spawn_key=(start,))
-            noise = np.random.default_rng(own_seed).standard_normal((stop - start, d))
-            rows = np.empty_like(noise)
-            for k in np.unique(labels):
-                own = labels == k
-                coloured = parameters.covariance.colour(noise[own], parameters.covariances, int(k))
-                rows[own] = parameters.means[k] + coloured
-            output.write(start, stop, {"rows": rows * model.frame.scale + model.frame.shift, "labels": labels})
-            written += stop - start
+    row_bytes = sum(entry.row_bytes for entry in output.arrays.values())
+    worth = max(1, _TASK_BYTES // (output.chunk_rows * row_bytes), -(-len(missing) // _MOST_TASKS))
+    batches = [missing[first : first + worth] for first in range(0, len(missing), worth)]
+    written = 0
+    with one_blas_thread(), scheduler_for(local=wanted.local, vet=vet) as scheduler:
+        for _, rows in scheduler.map(_write_units, (wanted, output), batches):
+            written += rows
             on_rows(written, to_write)
     output.finish()
     return written
+
+
+def _write_units(shared: tuple[Draw, RowOutput], units: Sequence[tuple[int, int]]) -> int:
+    wanted, output = shared
+    for start, stop in units:
+        output.write(start, stop, wanted.rows(start, stop))
+    return sum(stop - start for start, stop in units)
+
+
+def _thread_bytes(wanted: Draw, output: RowOutput) -> int:
+    parameters = wanted.model.parameters
+    unit = min(output.chunk_rows, wanted.n_rows) * (8 * parameters.n_features + 4)
+    # Noise, its part of a component, coloured and moved; rows, in data units, and compressed on the way out. The
+    # model once more than the worker's own, as it arrives.
+    return 8 * unit + 2 * (parameters.covariances.nbytes + parameters.means.nbytes)

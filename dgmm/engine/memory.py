@@ -85,7 +85,7 @@ def _mixture_bytes(k: int, d: int, covariance: CovarianceType, levels: int) -> i
 
 
 def check_plan(available: int | None, per_thread: int, data: str) -> int:
-    """Compare the plan with what a worker has.
+    """Compare the plan of a pass with what a worker has.
 
     Parameters
     ----------
@@ -106,12 +106,25 @@ def check_plan(available: int | None, per_thread: int, data: str) -> int:
     NotEnoughMemory
         Naming both figures.
     """
+    what = f"a pass over {data} (two blocks of rows, buffers, statistics)"
+    return check_need(available, per_thread, what, ", or store the data in smaller chunks of rows")
+
+
+def check_need(available: int | None, per_thread: int, what: str, remedy: str = "") -> int:
+    """The same for other work.
+
+    Parameters
+    ----------
+    what : str
+        What messages call the work.
+    remedy : str
+        What helps besides more memory and fewer threads.
+    """
     planned = PROCESS_BYTES + per_thread
     if available is not None and planned > available:
         msg = (
-            f"a pass over {data} needs {format_bytes(planned)} a worker thread (two blocks of rows, buffers, "
-            f"statistics), but the smallest worker has {format_bytes(available)} a thread. Give workers more "
-            "memory, fewer threads, or store the data in smaller chunks of rows."
+            f"{what} needs {format_bytes(planned)} a worker thread, but the smallest worker has "
+            f"{format_bytes(available)} a thread. Give workers more memory or fewer threads{remedy}."
         )
         raise NotEnoughMemory(msg)
     return planned
