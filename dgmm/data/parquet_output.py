@@ -16,8 +16,8 @@ from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
-from dgmm.data.row_output import Layout, RowOutput, entries, fitting_rows
-from dgmm.data.rows import regular_length
+from dgmm.data.row_output import Layout, RowOutput, entries
+from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import in_batches
 from dgmm.errors import MissingExtra

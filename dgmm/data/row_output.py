@@ -277,20 +277,6 @@ class RowOutput(ABC):
         )
 
 
-def fitting_rows(block: int | None, most: int) -> int:
-    """So many blocks as stay within `most` rows, a power of two of them, or such a part of one.
-
-    Then a leaf task of 2^j blocks writes whole units. Ragged blocks (None): `most`; ``source.rows(output.bounds)``
-    cuts the data into those units.
-    """
-    most = max(most, 1)
-    if block is None:
-        return most
-    while block > most and block % 2 == 0:
-        block //= 2
-    return most if block > most else block << (most // block).bit_length() - 1
-
-
 def output_kind(path: str | os.PathLike[str]) -> type[RowOutput]:
     """Parquet where the path ends in ``.parquet``, else Zarr."""
     if os.fspath(path).rstrip("/").endswith(".parquet"):

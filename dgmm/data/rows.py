@@ -67,3 +67,20 @@ def regular_length(bounds: Bounds) -> int | None:
     lengths = np.diff(bounds)
     length = int(lengths[0])
     return None if np.any(lengths[:-1] != length) or lengths[-1] > length else length
+
+
+def fitting_rows(block: int | None, most: int) -> int:
+    """Rows of 2^j blocks, up to `most`, or of the 2^j-th part of one: runs of 2^j blocks hold whole ones.
+
+    Parameters
+    ----------
+    block : int or None
+        Rows of a block; None where they are ragged, which gives `most`.
+    most : int
+    """
+    most = max(most, 1)
+    if block is None:
+        return most
+    while block > most and block % 2 == 0:
+        block //= 2
+    return most if block > most else block << (most // block).bit_length() - 1

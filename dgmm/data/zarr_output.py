@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.errors import NodeNotFoundError
 
-from dgmm.data.row_output import Layout, RowOutput, entries, fitting_rows
-from dgmm.data.rows import regular_length
+from dgmm.data.row_output import Layout, RowOutput, entries
+from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import chunk_key, list_chunks
 

@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,3 +114,21 @@ def test_rows_left_out(mixture, rows):
 def test_m_that_means_nothing(mixture, rows, m):
     with pytest.raises(InvalidParameter, match="must be an integer of at least 1"):
         mixture.top_responsibilities(rows, m)
+
+
+def test_of_a_grid(mixture, rows):
+    values = rows[:2400].reshape(4, 20, 30, D).copy()
+    values[:, 3:7, ::2, 1] = np.nan
+    gone = np.isnan(values).any(axis=-1)
+    dims = ("time", "y", "x")
+    dataset = xarray.Dataset({name: (dims, values[..., i]) for i, name in enumerate("abc")})
+    expected = mixture.top_responsibilities(values[~gone], 2)
+    for data in (dataset, dataset.chunk({"time": 3, "y": 8})):
+        components, found = dask.compute(*mixture.top_responsibilities(data, 2))
+        assert (components.name, found.name) == ("top_components", "top_responsibilities")
+        assert components.dims == found.dims == (*dims, "rank")
+        assert components.isnull().values[gone].all()
+        assert found.isnull().values[gone].all()
+        np.testing.assert_array_equal(components.values[~gone], expected[0])
+        np.testing.assert_allclose(found.values[~gone], expected[1], atol=1e-12)
+        assert mixture.anomaly_threshold(data, 0.1) == mixture.anomaly_threshold(values[~gone], 0.1)
