@@ -135,14 +135,14 @@ def draw(wanted: Draw, output: RowOutput, on_rows: Callable[[int, int], None] = 
     batches = [missing[first : first + worth] for first in range(0, len(missing), worth)]
     written = 0
     with one_blas_thread(), scheduler_for(local=wanted.local, vet=vet) as scheduler:
-        for _, rows in scheduler.map(_write_units, (wanted, output), batches):
+        for _, rows in scheduler.map(write_units, (wanted, output), batches):
             written += rows
             on_rows(written, to_write)
     output.finish()
     return written
 
 
-def _write_units(shared: tuple[Draw, RowOutput], units: Sequence[tuple[int, int]]) -> int:
+def write_units(shared: tuple[Draw, RowOutput], units: Sequence[tuple[int, int]]) -> int:
     wanted, output = shared
     for start, stop in units:
         output.write(start, stop, wanted.rows(start, stop))

@@ -69,7 +69,7 @@ def test_a_killed_prediction_ends_with_the_bytes_of_an_unbroken_one(
     assert facts["rows_written"] == N
 
     with running(*call, tmp_path / out, "--workers", 2, cwd=tmp_path, DASK_DGMM__BLOCKS_PER_LEAF="1") as command:
-        wait_for_part(tmp_path / out, command)
+        wait_for_unit(tmp_path / out, "anomalies", command)
         command.signal_group(signal.SIGKILL)
         assert command.finish().code == -signal.SIGKILL
     assert in_process(monkeypatch, *call, tmp_path / out, local=True) == 0
@@ -110,9 +110,9 @@ def assert_right(found: dict[str, np.ndarray], anomalies: dict, data: Path, mode
     assert anomalies["threshold"] == mixture.anomaly_threshold(rows, Q)
 
 
-def wait_for_part(path: Path, command: Running) -> None:
-    """Until a unit is written in whole."""
-    folder = path / "anomalies/c" if path.suffix == ".zarr" else path
+def wait_for_unit(path: Path, last_array: str, command: Running) -> None:
+    """Until one is written in whole."""
+    folder = path / last_array / "c" if path.suffix == ".zarr" else path
     deadline = time.monotonic() + 60
     while not (folder.is_dir() and any(file.suffix in ("", ".parquet") for file in folder.iterdir())):
         assert command.process.poll() is None, command.finish().err
@@ -156,11 +156,7 @@ def test_a_killed_draw_ends_with_the_bytes_of_an_unbroken_one(
     _, model = case
     call = ("sample", "--model", model, "-n", 600_000, "--seed", 3, "--out")
     with running(*call, tmp_path / out, cwd=tmp_path) as command:
-        deadline = time.monotonic() + 60
-        folder = tmp_path / out / "labels/c" if out == "s.zarr" else tmp_path / out
-        while not (folder.is_dir() and any(file.suffix in ("", ".parquet") for file in folder.iterdir())):
-            assert command.process.poll() is None, command.finish().err
-            assert time.monotonic() < deadline
+        wait_for_unit(tmp_path / out, "labels", command)
         command.signal_group(signal.SIGKILL)
         assert command.finish().code == -signal.SIGKILL
     for path in (out, f"unbroken-{out}"):
@@ -173,8 +169,7 @@ def test_a_large_draw_on_workers_killed_and_shared_out_anew(case: tuple[Path, Pa
     _, model = case
     call = ("sample", "--model", model, "-n", 3_000_000, "--seed", 3, "--json", "--out")  # 770 MB
     with running(*call, tmp_path / "s.zarr", "--workers", 2, cwd=tmp_path) as command:
-        while not (tmp_path / "s.zarr/labels/c").is_dir():
-            assert command.process.poll() is None, command.finish().err
+        wait_for_unit(tmp_path / "s.zarr", "labels", command)
         command.signal_group(signal.SIGKILL)
         assert command.finish().code == -signal.SIGKILL
     resumed = dgmm(*call, tmp_path / "s.zarr", "--workers", 1, cwd=tmp_path)

@@ -23,7 +23,7 @@ import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.engine.events import Iterated
 from dgmm.engine.predict import open_output, predict
-from dgmm.engine.rowwise import Labels
+from dgmm.engine.quantities import Labels
 from dgmm.engine.run import Silence
 from dgmm.engine.scheduling import client_when_needed, scheduler_for
 from dgmm.errors import ClusterError, EnvironmentWarning, UnreachablePath
