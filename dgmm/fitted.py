@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from dgmm.arguments import check_feature_names, seed_of
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
-from dgmm.engine.anomalies import DensityWork, anomaly_threshold
+from dgmm.engine.anomalies import threshold_of
 from dgmm.engine.likelihood import PreparedEStep, Score
 from dgmm.engine.model import Model
 from dgmm.engine.quantities import Labels, LogDensity, Quantity, Responsibilities, Top
@@ -90,8 +90,8 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             msg = f"quantile is {quantile!r}; it must be a number between 0 and 1"
             raise InvalidParameter(msg)
         source = self._source(X)
-        work = DensityWork(self._model.components(), self._model.frame)
-        return anomaly_threshold(source, work, float(quantile)).threshold
+        counted = single_pass(source, None, self._model.density_work())
+        return threshold_of(counted, source, float(quantile)).threshold
 
     def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
         """Mean log-density per row (per unit of weight), from one pass."""

@@ -9,7 +9,7 @@ and were no faster and less accurate at a quantile of 0.001 (benchmarks/quantile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -17,13 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.source import Block, Source
-from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
-from dgmm.engine.passes import BlockFunction, Passes, Rows
+from dgmm.engine.passes import BlockFunction, Rows
 from dgmm.engine.quantities import Values, comparable
-from dgmm.engine.reach import check_readable
-from dgmm.engine.scheduling import Scheduler, scheduler_for
-from dgmm.engine.validity import check_finite, naming_chunks
+from dgmm.engine.validity import check_finite
 from dgmm.errors import InvalidData
 from dgmm.mixture.expectation import EStep
 
@@ -133,38 +130,15 @@ class DensityWork(PreparedEStep):
         return count
 
 
-def find_threshold(passes: Passes, work: DensityWork, quantile: float) -> Threshold:
-    """Find it in one pass.
+def threshold_of(counted: Histogram, source: Source, quantile: float) -> Threshold:
+    """The threshold, from what the pass counted of a source.
 
     Raises
     ------
     InvalidData
         No row is left.
     """
-    histogram: Histogram = passes.run(work)
-    if not len(histogram.counts):
-        source = passes.source
+    if not len(counted.counts):
         msg = f"each of the {source.n_rows} rows of {source.name} has a missing value: none has a log-density"
         raise InvalidData(msg)
-    return histogram.threshold(quantile)
-
-
-def anomaly_threshold(
-    source: Source,
-    work: DensityWork,
-    quantile: float,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-) -> Threshold:
-    """The same on the active Dask client if there is one.
-
-    Raises
-    ------
-    NonFiniteData, InvalidData, ClusterError
-    """
-
-    def vet(scheduler: Scheduler) -> None:
-        check_readable(scheduler, source)
-
-    with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
-        passes = Passes(source, None, scheduler, lambda done: on_rows(done, source.n_rows))
-        return find_threshold(passes, work, quantile)
+    return counted.threshold(quantile)

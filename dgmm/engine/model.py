@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.engine import archive
+from dgmm.engine.anomalies import DensityWork
 from dgmm.engine.likelihood import ScoreWork
 from dgmm.engine.origin import Origin
 from dgmm.engine.trace import Trace, pack_trace, unpack_trace
@@ -90,6 +91,10 @@ class Model:
     def score_work(self) -> ScoreWork:
         """The pass that sums log-densities."""
         return ScoreWork(self.components(), self.frame)
+
+    def density_work(self) -> DensityWork:
+        """The pass that counts log-densities."""
+        return DensityWork(self.components(), self.frame)
 
     def in_data_units(self) -> Parameters:
         """Weights, means and covariances as users see them."""

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.data.source import Block, Source
-from dgmm.engine.anomalies import HISTOGRAM_BYTES, DensityWork, Threshold, find_threshold
+from dgmm.engine.anomalies import HISTOGRAM_BYTES, Threshold, threshold_of
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
 from dgmm.engine.memory import check_plan, thread_bytes
@@ -195,10 +195,8 @@ def predict(
         for quantity in wanted:
             if isinstance(quantity, Anomalies) and recorded_threshold(output) is None:
                 # In the blocks that are written: there the densities have the same bits.
-                counting = passes(output.bounds, 0, source.n_rows)
-                density = DensityWork(model.components(), model.frame)
-                found = find_threshold(counting, density, quantity.quantile)
-                output.record("anomalies", found.facts())
+                counted = passes(output.bounds, 0, source.n_rows).run(model.density_work())
+                output.record("anomalies", threshold_of(counted, source, quantity.quantile).facts())
         work = PredictWork(model, output, [_settled(quantity, output) for quantity in wanted])
         stretches = _stretches(output.missing_units())
         to_write = sum(int(bounds[-1] - bounds[0]) for bounds in stretches)

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgmm import GaussianMixture, open_source
-from dgmm.data.opening import open_source as opened
-from dgmm.engine.anomalies import BUCKETS_PER_OCTAVE, DensityWork, Histogram, anomaly_threshold
+from dgmm.engine.anomalies import BUCKETS_PER_OCTAVE, DensityWork, Histogram
 from dgmm.engine.predict import open_output, predict, recorded_threshold
 from dgmm.engine.quantities import Anomalies, Labels, LogDensity
 from dgmm.errors import CheckpointMismatch, InvalidData, InvalidParameter, NonFiniteData
@@ -214,10 +213,3 @@ def test_what_is_refused(mixture, rows):
     nothing = open_source(np.full((50, D), np.nan), missing="drop")
     with pytest.raises(InvalidData, match="each of the 50 rows of array has a missing value"):
         mixture.anomaly_threshold(nothing, 0.1)
-
-
-def test_its_progress(mixture, rows):
-    seen = []
-    work = DensityWork(mixture._model.components(), mixture._model.frame)
-    anomaly_threshold(opened(rows), work, 0.1, lambda *rows: seen.append(rows))
-    assert seen[-1] == (N, N)
