@@ -222,7 +222,7 @@ def check_feature_names(fitted: Any, X: Any, source: Source) -> None:
     fitted : estimator
     X : object
     source : Source
-        X, opened: files and grids have names of their own.
+        X, opened: what is no table of scikit-learn's may have names too.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def check_feature_names(fitted: Any, X: Any, source: Source) -> None:
     UnsupportedDtype
         See `feature_names`.
     """
-    if source.feature_names:
+    if source.feature_names and not feature_names(X):
         check_same_names(tuple(getattr(fitted, "feature_names_in_", ())), source)
         return
     try:

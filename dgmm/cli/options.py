@@ -42,9 +42,9 @@ class Names(click.ParamType):  # type: ignore[type-arg]
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split it, unless that is done."""
-        found = tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else tuple(value)
-        if isinstance(value, str) and not found:
+        """Split it."""
+        found = tuple(filter(None, map(str.strip, value.split(","))))
+        if not found:
             self.fail("there is no name; expected some, with commas between them", param, ctx)
         return found
 
@@ -56,7 +56,7 @@ class Reading:
     Attributes
     ----------
     variables, feature_dims : tuple of str
-        Of a grid.
+        Of a grid or a table.
     missing : {'error', 'drop'} or None
     missing_chunks : {'error', 'fill'}
     """
@@ -79,11 +79,11 @@ def reading_options(command: Command) -> Command:
     """Add the options of `Reading`; the command gets them as `reading`."""
 
     @click.option(
-        "--variables", "--columns", type=Names(), metavar="NAME,...",
-        help="Those of a grid or table that are the features.  [default: all]",
+        "--variables", "--columns", type=Names(), multiple=True, metavar="NAME,...",
+        help="Those of a grid, or columns of a table, that are the features, in this order.  [default: all]",
     )  # fmt: skip
     @click.option(
-        "--feature-dim", "feature_dims", type=Names(), metavar="DIM",
+        "--feature-dim", "feature_dims", type=Names(), multiple=True, metavar="DIM",
         help="Dimension of a grid along which each value is a feature.",
     )  # fmt: skip
     @click.option(
@@ -97,13 +97,14 @@ def reading_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_reading(
         *args: Any,
-        variables: tuple[str, ...] | None,
-        feature_dims: tuple[str, ...] | None,
+        variables: Sequence[tuple[str, ...]],
+        feature_dims: Sequence[tuple[str, ...]],
         missing: Missing | None,
         missing_chunks: MissingChunks,
         **kwargs: Any,
     ) -> None:
-        command(*args, reading=Reading(variables, feature_dims, missing, missing_chunks), **kwargs)
+        reading = Reading(sum(variables, ()) or None, sum(feature_dims, ()) or None, missing, missing_chunks)
+        command(*args, reading=reading, **kwargs)
 
     return with_reading
 

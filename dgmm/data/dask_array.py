@@ -87,7 +87,7 @@ class DaskSource(Source):
     def locate(self, row: int, feature: int) -> str:
         """Name a value and the block of the Dask array."""
         block = int(np.searchsorted(self.bounds, row, side="right")) - 1
-        return f"block {block} of {self.name}, row {row}, feature {feature}"
+        return f"block {block} of {self.name}, row {row}, {self.feature(feature)}"
 
     def block_input(self, first: int, last: int) -> BlockInput:
         """A list that starts with the promised shapes and goes on with Dask's delayed blocks."""

@@ -82,7 +82,7 @@ class NumpySource(Source):
 
     def locate(self, row: int, feature: int) -> str:
         """Name a value."""
-        return f"row {row}, feature {feature} of {self.name}"
+        return f"row {row}, {self.feature(feature)} of {self.name}"
 
     def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
         """Give the same rows in other blocks; of a part of them only that part is kept (and pickled)."""

@@ -55,6 +55,12 @@ class Reading:
             )
             raise InvalidParameter(msg)
 
+    def refuse_dims(self, name: str) -> None:
+        """Refuse names of dimensions for a table."""
+        if self.feature_dims:
+            msg = f"{name} is a table: it has no dimension {', '.join(self.feature_dims)}. Leave feature_dims out."
+            raise InvalidParameter(msg)
+
 
 def open_source(
     data: object,
@@ -69,13 +75,13 @@ def open_source(
 
     Parameters
     ----------
-    data : array-like, zarr.Array, str, path, dask.array.Array, xarray.Dataset, xarray.DataArray or Source
+    data : array-like, table, zarr.Array, str, path, Dask array or data frame, xarray object or Source
         Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder, a
-        ``.zip`` file or at a URL, or of a NetCDF file. A Dask array of unknown chunk lengths is computed once to
-        measure them.
+        ``.zip`` file or at a URL, or of a NetCDF file. A table is a data frame of pandas or polars, or an Arrow
+        table. Dask chunks and partitions of unknown lengths are computed once to measure them.
     variables : str or sequence of str, optional
-        Of a grid (xarray, a Zarr group, NetCDF): the data variables whose values are the features, in this order.
-        Default: all, where they have the same dimensions.
+        Of a table: the columns that are the features, in this order. Of a grid (xarray, a Zarr group, NetCDF):
+        the data variables whose values are. Default: all; of a grid, where they have the same dimensions.
     feature_dims : str or sequence of str
         Of a grid: dimensions along which each value is a feature, such as ``depth``. Every other dimension is of
         samples, and a row is a cell of those, in C order. Default: none, so that variables are the features; a
@@ -123,7 +129,9 @@ def open_source(
     if isinstance(data, Source):
         source = data
     else:
-        reading = Reading(_several(variables), _several(feature_dims), missing_chunks, name)
+        reading = Reading(
+            _several(variables, "variables"), _several(feature_dims, "feature_dims"), missing_chunks, name
+        )
         source = _open(data, reading)
         source.address = _address(data)
         source.opened_with = reading.told()
@@ -139,8 +147,17 @@ def _address(data: object) -> str:
     return os.fspath(data) if isinstance(data, str | os.PathLike) else ""
 
 
-def _several(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    return (names,) if isinstance(names, str) else None if names is None else tuple(names)
+def _several(names: str | Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    several = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) for name in several) or (option == "variables" and not several):
+        msg = f"{option} is {names!r}; expected a name, or several of them."
+        raise InvalidParameter(msg)
+    if repeated := [name for i, name in enumerate(several) if name in several[:i]]:
+        msg = f"{option} names {repeated[0]!r} twice: name each once."
+        raise InvalidParameter(msg)
+    return several
 
 
 def open_weights(weights: object, source: Source, *, missing_chunks: MissingChunks = "error") -> Source:
@@ -212,19 +229,36 @@ def _open(data: object, reading: Reading) -> Source:
     if module.startswith("xarray."):
         return _of_xarray(data, reading)
     if data is None:
-        msg = "Found None; expected rows x features: an array, a Zarr array or the path of one, a Dask array."
+        msg = "Found None; expected rows x features: an array, a table, a grid, a Dask collection or an address."
         raise InvalidData(msg)
     if hasattr(data, "__dask_graph__"):
+        return _of_dask(data, reading)
+    from dgmm.data.frames import is_frame, open_frame
+    from dgmm.data.numpy_array import NumpySource
+
+    if is_frame(data):
+        name = reading.name or "data frame"
+        reading.refuse_dims(name)
+        return open_frame(data, reading.variables, name)
+    name = reading.name or "array"
+    reading.refuse_choice(name)
+    return NumpySource(data, name=name, column=reading.column)
+
+
+def _of_dask(data: Any, reading: Reading) -> Source:
+    from dask.array import Array
+
+    if isinstance(data, Array):
         from dgmm.data.dask_array import DaskSource
 
         name = reading.name or "dask array"
         reading.refuse_choice(name)
         return DaskSource(data, name=name, column=reading.column)
-    from dgmm.data.numpy_array import NumpySource
+    from dgmm.data.dask_frame import open_dask_frame
 
-    name = reading.name or "array"
-    reading.refuse_choice(name)
-    return NumpySource(data, name=name, column=reading.column)
+    name = reading.name or "dask data frame"
+    reading.refuse_dims(name)
+    return open_dask_frame(data, reading.variables, name, column=reading.column)
 
 
 def _of_address(address: str, reading: Reading) -> Source:

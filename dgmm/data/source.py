@@ -70,6 +70,10 @@ class Source(ABC):
     address: str = ""
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
+    def feature(self, number: int) -> str:
+        """How messages call a feature: "feature 2", with its name where it has one."""
+        return f"feature {number}" + (f" ({self.feature_names[number]})" if self.feature_names else "")
+
     @property
     def n_blocks(self) -> int:
         """Number of blocks."""

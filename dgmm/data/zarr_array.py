@@ -200,7 +200,7 @@ class ZarrSource(Source):
         """Name a value and the stored chunk (shard) that holds it."""
         lengths = zarr_chunks.storage_shape(self._array)
         at = tuple(i // length for i, length in zip((row, feature), lengths, strict=False))
-        return f"chunk {zarr_chunks.chunk_key(self._array, at)} of {self.name}, row {row}, feature {feature}"
+        return f"chunk {zarr_chunks.chunk_key(self._array, at)} of {self.name}, row {row}, {self.feature(feature)}"
 
 
 def _only(values: NDArray[Any], fill: Any) -> bool:

@@ -127,16 +127,16 @@ def _moments(rows: Rows, weights: Rows | None) -> tuple[float, NDArray[np.float6
 
 
 def _check_variance(
-    variance: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], name: str
+    variance: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], source: Source
 ) -> None:
     """Refuse features whose variances, or their inverses, a double cannot hold."""
     bad = ~(variance < _LARGEST_VARIANCE) | ((variance < 1 / _LARGEST_VARIANCE) & (low < high))
     if bad.any():
         feature = int(np.flatnonzero(bad)[0])
         msg = (
-            f"feature {feature} of {name} has values from {low[feature]:.3g} to {high[feature]:.3g}: squares "
-            "of their differences leave the range of double precision. Multiply it by a constant that "
-            "brings them near 1."
+            f"{source.feature(feature)} of {source.name} has values from {low[feature]:.3g} to "
+            f"{high[feature]:.3g}: squares of their differences leave the range of double precision. Multiply it "
+            "by a constant that brings them near 1."
         )
         raise InvalidData(msg)
 
@@ -220,7 +220,7 @@ def scan(passes: Passes, *, sample_rows: int, seed: int) -> Scan:
     rows, drawn = summary.sample.drawn()
     weights = None if passes.weights is None else drawn
     variance = summary.squares / summary.weight
-    _check_variance(variance, summary.low, summary.high, source.name)
+    _check_variance(variance, summary.low, summary.high, source)
     _check_resolution(rows, source)
     outliers = OutlierWork.wanted(rows, summary.low, summary.high)
     if outliers is not None:
@@ -289,7 +289,7 @@ def _check_resolution(rows: Rows, source: Source) -> None:
     if len(coarse):
         j = int(coarse[0])
         msg = (
-            f"feature {j} of {source.name} lies near {middle[j]:.6g}, where {rows.dtype} has steps of "
+            f"{source.feature(j)} of {source.name} lies near {middle[j]:.6g}, where {rows.dtype} has steps of "
             f"{step[j]:.3g}, and spreads over {spread[j]:.3g}: values are rounded to a good part of what is to be "
             f"found in them. Store float64, or subtract an offset before storing (features {coarse.tolist()})."
         )
