@@ -113,18 +113,27 @@ class StoredBlocks:
 def _in_order(source: Source) -> Iterator[tuple[int, Rows]]:
     """Read the source's blocks, each storage chunk once even where blocks cut through chunks."""
     bounds = source.bounds.tolist()
+    read = source.reader()
     position = bounds[0]  # rows before this one have been read
-    rest: Rows | None = None  # rows read but not given yet
+    pieces: list[Rows] = []  # read but not given yet
     for start, stop in pairwise(bounds):
         if stop > position:
             until = min(source.chunk_end(stop), bounds[-1])
-            fresh = source.read(position, until)
-            rest = fresh if rest is None else np.concatenate([rest, fresh])
-            del fresh
+            pieces.append(read(position, until))
             position = until
-        assert rest is not None  # noqa: S101  (blocks are not empty)
-        yield start, rest[: stop - start]
-        rest = rest[stop - start :] if position > stop else None
+        yield start, _taken(pieces, stop - start)
+
+
+def _taken(pieces: list[Rows], length: int) -> Rows:
+    """Take so many rows away from the first pieces."""
+    taken: list[Rows] = []
+    while length:
+        piece = pieces.pop(0)
+        if len(piece) > length:
+            pieces.insert(0, piece[length:])
+        taken.append(piece[:length])
+        length -= len(taken[-1])
+    return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
 class ComputedBlocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -48,6 +48,8 @@ class Source(ABC):
         The fingerprint says what the rows are; otherwise the engine adds a hash of their content.
     delayed : bool
         Blocks are tasks of somebody's Dask graph: only computing them tells what they hold.
+    run_length : int
+        A power of two: so many blocks that follow one another are read with less work together than apart.
     address : str
         Where they were opened; empty for rows that were passed as such.
     opened_with : mapping
@@ -67,6 +69,7 @@ class Source(ABC):
     reads_ahead: bool = True
     identified: bool = True
     delayed: bool = False
+    run_length: int = 1
     address: str = ""
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
@@ -93,6 +96,13 @@ class Source(ABC):
     @abstractmethod
     def locate(self, row: int, feature: int) -> str:
         """Where a value is stored, e.g. "chunk c/3/0 of data.zarr, row 12345, feature 2"."""
+
+    def reader(self) -> Callable[[int, int], Rows]:
+        """A function like `read` for ranges that follow one another.
+
+        It may keep a file open, and what it has decoded already. It is used by one thread at a time.
+        """
+        return self.read
 
     def chunk_end(self, stop: int) -> int:
         """Where the storage chunk ends that row ``stop - 1`` is read with anyway."""

@@ -92,7 +92,8 @@ class ZarrSource(Source):
     def _plan(self, bounds: Bounds) -> int:
         block_rows = int(np.diff(bounds).max(initial=0))
         if np.any(bounds[1:-1] % self.chunk_rows):
-            block_rows += self.chunk_rows  # a chunk that two blocks share is kept from one to the next
+            # What is left of the chunks read last, those that follow, and a block that is joined of both.
+            block_rows = 2 * (block_rows + self.chunk_rows) + block_rows
         decoded = block_rows * self.n_features * self._array.dtype.itemsize
         converted = 0 if self._array.dtype == self.dtype else block_rows * self.n_features * self.dtype.itemsize
         # Zarr decodes this many chunks at once, each beside its compressed bytes.

@@ -141,6 +141,8 @@ class Passes:
                 seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
             worth = self.scheduler.task_seconds / max(seconds, 1e-9)
             size = max(1.0, min(worth, n_blocks / (4 * self.scheduler.n_threads)))
+            together = max(source.run_length for source in (self.source, self.weights) if source is not None)
+            size = max(size, min(together, n_blocks / self.scheduler.n_threads))
         run = 1 << int(np.log2(size))
         return [(first, min(first + run, n_blocks)) for first in range(0, n_blocks, run)]
 

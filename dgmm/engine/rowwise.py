@@ -88,17 +88,21 @@ def _lazy(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[t
 
     kinds = list(quantity.arrays(prepared.components.parameters.n_components).values())
     shared = delayed(lambda: prepared, pure=False)()
-    describe = delayed(_describe_block, pure=False, nout=len(kinds))
+    describe = delayed(_describe_blocks, pure=False, nout=len(kinds))
+    firsts = np.arange(0, source.n_blocks, source.run_length)
+    runs = zip(firsts, np.append(firsts[1:], source.n_blocks), strict=True)
     return [
         tuple(
-            da.from_delayed(piece, shape=(length, *kind.trailing), dtype=kind.dtype)
-            for piece, kind in zip(describe(source.block_input(b, b + 1), shared, quantity), kinds, strict=True)
+            da.from_delayed(
+                piece, shape=(int(source.bounds[last] - source.bounds[first]), *kind.trailing), dtype=kind.dtype
+            )
+            for piece, kind in zip(describe(source.block_input(first, last), shared, quantity), kinds, strict=True)
         )
-        for b, length in enumerate(np.diff(source.bounds).tolist())
+        for first, last in runs
     ]
 
 
-def _describe_block(received: Any, prepared: PreparedEStep, quantity: Quantity) -> tuple[Values, ...]:
+def _describe_blocks(received: Any, prepared: PreparedEStep, quantity: Quantity) -> tuple[Values, ...]:
     limit_worker_blas()
-    (block,) = iter_blocks(received)
-    return tuple(described(block, prepared, [quantity]).values())
+    found = [tuple(described(block, prepared, [quantity]).values()) for block in iter_blocks(received)]
+    return tuple(np.concatenate(pieces) for pieces in zip(*found, strict=True))
