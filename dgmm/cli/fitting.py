@@ -39,7 +39,7 @@ _OPTIONS = (
     click.option(
         "--seed", "random_state", type=click.IntRange(min=0), help="Of sample and starts.  [default: drawn]"
     ),
-    click.option("--weights", metavar="DATA", help="A Zarr array of one weight a row."),
+    click.option("--weights", metavar="DATA", help="One weight a row: an address, or a column of the table."),
     click.option("--checkpoint", metavar="DIR", type=click.Path(path_type=Path), help="Makes it resumable."),
 )
 

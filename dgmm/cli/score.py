@@ -27,7 +27,7 @@ from dgmm.mixture.criteria import aic, bic
 @click.command()
 @data_argument
 @model_option
-@click.option("--weights", metavar="DATA", help="A Zarr array of one weight a row.")
+@click.option("--weights", metavar="DATA", help="One weight a row: an address, or a column of the table.")
 @reading_options
 @cluster_options
 @json_option

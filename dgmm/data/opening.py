@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dgmm.data.files import list_files
+from dgmm.data.formats import PARQUET_SUFFIXES, Kind, kind_at, needing
 from dgmm.data.source import Missing, Source
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights
 
@@ -166,8 +168,10 @@ def open_weights(weights: object, source: Source, *, missing_chunks: MissingChun
     Parameters
     ----------
     weights : array-like, zarr.Array, str, path, dask.array.Array or Source
-        One weight a row: shape (n_rows,) or (n_rows, 1), in any chunking. Of a grid: one a cell, or an
-        xarray.DataArray (the address of a Zarr group of one variable) on some of its sample dimensions.
+        One weight a row: shape (n_rows,) or (n_rows, 1), in any chunking. A str is the name of a column of the
+        data where they are a stored table that has one of that name, else an address (``./w`` is one in any case).
+        Of a grid: one a cell, or an xarray.DataArray (the address of a Zarr group of one variable) on some of its
+        sample dimensions.
     source : Source
         The data.
     missing_chunks : {"error", "fill"}
@@ -182,10 +186,17 @@ def open_weights(weights: object, source: Source, *, missing_chunks: MissingChun
 
     reading = Reading(missing_chunks=missing_chunks, name=_weights_name(weights), column=True)
     if isinstance(source, GridSource):
-        column = source.column(_opened_node(weights, reading))
-        column.address = _address(weights)
-        return column
-    found = weights if isinstance(weights, Source) else _open(weights, reading)
+        on_grid = source.column(_opened_node(weights, reading))
+        on_grid.address = _address(weights)
+        return on_grid
+    if isinstance(weights, str) and weights in source.feature_names:
+        msg = (
+            f"{weights!r} is a feature of {source.name}, and cannot be the sample weights too: choose the other "
+            f"columns as features with variables=[...] (--variables a,b). Should it be a file, write ./{weights}."
+        )
+        raise InvalidWeights(msg)
+    column = source.sibling(weights) if isinstance(weights, str) else None
+    found = weights if isinstance(weights, Source) else column or _open(weights, reading)
     found.address = found.address or _address(weights)
     if (found.n_rows, found.n_features) != (source.n_rows, 1):
         shape = f"{found.n_rows} x {found.n_features}" if found.n_features > 1 else f"{found.n_rows}"
@@ -267,9 +278,18 @@ def _of_address(address: str, reading: Reading) -> Source:
         from dgmm.data.grid_address import open_netcdf
 
         return open_netcdf(Path(address), reading.variables, reading.feature_dims or (), address)
+    if (kind := kind_at(address)) is not None:
+        return _of_file(kind, address, reading)
     from dgmm.data.zarr_address import open_address
 
     return _of_zarr(open_address(address), reading)
+
+
+def _of_file(kind: Kind, address: str, reading: Reading) -> Source:
+    reading.refuse_dims(address)
+    with needing("parquet", address):
+        from dgmm.data.parquet import ParquetSource
+    return ParquetSource(list_files(address, PARQUET_SUFFIXES), reading.variables, reading.name or address)
 
 
 def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:

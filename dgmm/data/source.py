@@ -112,6 +112,10 @@ class Source(ABC):
         """Which cells of a grid the block that begins at position `first` is."""
         return None
 
+    def sibling(self, name: str) -> Source | None:
+        """A column of the same table, be it a feature here or not; None where there is none of that name."""
+        return None
+
     def block_input(self, first: int, last: int) -> BlockInput:
         """What a leaf task receives for blocks ``first:last``; `iter_blocks` walks through it."""
         return StoredBlocks(self.rows(self.bounds[first : last + 1]))

@@ -1,0 +1,38 @@
+"""Columns of Arrow as features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def is_real(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds real numbers: integers, floats, decimals, booleans; or codes of such."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return is_real(kind.value_type)
+    return bool(
+        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
+    )
+
+
+def common_dtype(kinds: Iterable[pa.DataType]) -> np.dtype[Any]:
+    """What blocks of columns of these types are: float32 where all of them are, else float64."""
+    return np.dtype(np.float32 if set(kinds) == {pa.float32()} else np.float64)
+
+
+def values(column: pa.Array) -> NDArray[Any]:
+    """Values (n,) of a column of real numbers; a null is NaN."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return values(column.dictionary_decode())
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    found: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return found

@@ -1,0 +1,258 @@
+"""Rows of a Parquet table: a file, a folder of files, or a pattern of their paths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from dgmm.data.arrow import common_dtype, values
+from dgmm.data.files import StoredFile
+from dgmm.data.parquet_footers import read_footers
+from dgmm.data.rows import Bounds, Rows, check_shape
+from dgmm.data.source import Source
+from dgmm.errors import InvalidData
+
+BLOCK_BYTES = 4 * 2**20
+# Row groups are joined up to so many times the largest: what a writer left over gets no blocks of its own.
+_JOINED = 1.25
+# A column is read through a buffer of this size and decoded page by page: by the defaults of writers about 1 MiB
+# each, once compressed and once not, beside a dictionary of no more.
+_BUFFER = 256 * 2**10
+_PAGES = 3 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Row groups of a table in order, or some that follow one another.
+
+    Attributes
+    ----------
+    files : tuple of StoredFile
+    file : ndarray of int, shape (n_groups,)
+        Which of the files a group is in.
+    number : ndarray of int, shape (n_groups,)
+        Which of that file's groups it is.
+    bounds : ndarray of int64, shape (n_groups + 1,)
+        Row offsets of the groups in the table.
+    """
+
+    files: tuple[StoredFile, ...]
+    file: NDArray[np.intp]
+    number: NDArray[np.intp]
+    bounds: Bounds
+
+    @classmethod
+    def of(cls, files: Sequence[StoredFile], rows: Sequence[NDArray[np.int64]]) -> Self:
+        """Those of files with so many rows in each group; groups without rows do not count."""
+        file = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        number = np.concatenate([np.arange(len(own)) for own in rows])
+        lengths = np.concatenate(rows)
+        some = lengths > 0
+        bounds = np.concatenate([[0], np.cumsum(lengths[some])]).astype(np.int64)
+        return cls(tuple(files), file[some], number[some], bounds)
+
+    def at(self, row: int) -> int:
+        """Which group holds a row."""
+        return int(np.searchsorted(self.bounds, row, side="right")) - 1
+
+    def part(self, start: int, stop: int) -> RowGroups:
+        """Those that hold rows ``start:stop``."""
+        first, last = self.at(start), self.at(stop - 1) + 1
+        files = slice(self.file[first], self.file[last - 1] + 1)
+        file = self.file[first:last] - self.file[first]
+        return RowGroups(self.files[files], file, self.number[first:last], self.bounds[first : last + 1])
+
+    def runs(self, first: int, rows: int) -> Iterator[tuple[StoredFile, list[list[int]]]]:
+        """From one group on: each file, and its groups in lists of about so many rows."""
+        while first < len(self.file):
+            last = int(np.searchsorted(self.file, self.file[first], side="right"))
+            lists: list[list[int]] = [[]]
+            begin = self.bounds[first]
+            for group in range(first, last):
+                if lists[-1] and self.bounds[group + 1] - begin > rows:
+                    lists.append([])
+                    begin = self.bounds[group]
+                lists[-1].append(int(self.number[group]))
+            yield self.files[self.file[first]], lists
+            first = last
+
+
+class ParquetSource(Source):
+    """Rows of the files of a table, one after another.
+
+    Row groups are decoded as streams, so that a block is about 4 MiB of rows however long the group that holds
+    it. Each row group, or some short ones joined, makes up the same number of blocks, a power of two: leaf tasks
+    of that many decode every group once. Pickled, it is paths and numbers; workers open the files themselves.
+
+    Parameters
+    ----------
+    files : mapping of str to StoredFile
+        By their paths within the table.
+    variables : sequence of str or None
+        Columns that are the features; None is all.
+    name : str
+        How messages call it.
+
+    Raises
+    ------
+    InvalidData, InvalidParameter, UnsupportedDtype
+        See `read_footers`.
+    ShapeMismatch
+        There is no row.
+    """
+
+    local = False
+
+    def __init__(self, files: Mapping[str, StoredFile], variables: Sequence[str] | None, name: str) -> None:
+        footers = read_footers(files, variables, name)
+        self.name = name
+        self.feature_names = footers.columns
+        self.n_features = len(footers.columns)
+        self.n_rows = sum(int(rows.sum()) for rows in footers.rows)
+        check_shape((self.n_rows, self.n_features), name)
+        self.dtype = common_dtype(footers.kinds)
+        self._files: Mapping[str, StoredFile] = files
+        self._known = footers.known
+        self._groups = RowGroups.of(list(files.values()), footers.rows)
+        self._fingerprint = _fingerprint(files, footers.columns, footers.rows)
+        self.bounds, self.run_length = _block_bounds(self._groups.bounds, self.n_features * self.dtype.itemsize)
+        self.read_bytes = self._plan()
+
+    def _plan(self) -> int:
+        lengths = np.diff(self._groups.bounds)
+        block_rows = int(np.diff(self.bounds).max(initial=0))
+        # Rows as Arrow has them, and as features.
+        decoded = block_rows * self.n_features * (8 + self.dtype.itemsize)
+        return decoded + self.n_features * min(_PAGES, 16 * int(lengths.max(initial=0)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the columns, and of each file's path in the table, size, mtime (ETag) and row groups."""
+        return self._fingerprint
+
+    def read(self, start: int, stop: int) -> Rows:
+        """Rows ``start:stop``, in Fortran order.
+
+        Raises
+        ------
+        InvalidData
+            A file has changed since the table was opened, or cannot be decoded.
+        """
+        return self.reader()(start, stop)
+
+    def reader(self) -> Callable[[int, int], Rows]:
+        """A function like `read` that goes on decoding where it stopped, if it is asked for what follows."""
+        return _Reader(self)
+
+    def batches(self, start: int) -> Iterator[pa.RecordBatch]:
+        """Decode rows from `start` on, some at a time."""
+        groups = self._groups
+        first = groups.at(start)
+        skip = start - int(groups.bounds[first])
+        rows = max(1, BLOCK_BYTES // (self.n_features * self.dtype.itemsize))
+        for file, runs in groups.runs(first, rows):
+            for batch in self._decoded(file, runs, rows):
+                if skip < len(batch):
+                    yield batch.slice(skip)
+                skip = max(0, skip - len(batch))
+
+    def _decoded(self, file: StoredFile, runs: list[list[int]], rows: int) -> Iterator[pa.RecordBatch]:
+        file.check()
+        numbers = runs[0]
+        try:
+            with parquet.ParquetFile(
+                file.path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+            ) as opened:
+                for numbers in runs:
+                    yield from opened.iter_batches(rows, numbers, list(self.feature_names), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            # Those with a number are of the disk or the network, and for the engine to retry.
+            if getattr(error, "errno", None) is not None:
+                raise
+            which = f"row group {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
+            msg = (
+                f"{which} of {file.path} cannot be decoded: {error}. The file is damaged: restore it from a copy "
+                "or write it again."
+            )
+            raise InvalidData(msg) from error
+
+    def locate(self, row: int, feature: int) -> str:
+        """Name a value, and the file and row group that hold it."""
+        group = self._groups.at(row)
+        file = self._groups.files[self._groups.file[group]]
+        return f"row group {self._groups.number[group]} of {file.path}, row {row}, {self.feature(feature)}"
+
+    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
+        """Give the same rows, cut into other blocks; of a part of them only the files that hold it are kept."""
+        other = super().rows(bounds)
+        if not np.isin(other.bounds, self.bounds).all():
+            # Leaf tasks then begin within row groups, and decode what is before them for nothing.
+            longest = np.diff(self._groups.bounds).max() / np.diff(other.bounds).mean()
+            other.run_length = 1 << int(np.ceil(np.log2(max(1.0, 4 * longest if longest > 1 else 1.0))))
+        other._groups = self._groups.part(int(bounds[0]), int(bounds[-1]))
+        other.read_bytes = other._plan()
+        return other
+
+    def sibling(self, name: str) -> Self | None:
+        """Another column of the table as the only feature."""
+        return type(self)(self._files, (name,), f"{name} of {self.name}") if name in self._known else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers have no use for what else there is in the table.
+        return {**self.__dict__, "_files": {}, "_known": ()}
+
+
+class _Reader:
+    """Reads ranges of rows of a source; decodes on as long as each begins where the last one ended."""
+
+    def __init__(self, source: ParquetSource) -> None:
+        self._source = source
+        self._position = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: pa.RecordBatch | None = None
+
+    def __call__(self, start: int, stop: int) -> Rows:
+        if start != self._position:
+            self._batches, self._rest = self._source.batches(start), None
+        columns = np.empty((self._source.n_features, stop - start), self._source.dtype)
+        filled = 0
+        while filled < stop - start:
+            batch = next(self._batches) if self._rest is None else self._rest
+            taken = batch.slice(0, stop - start - filled)
+            for feature, name in zip(columns, self._source.feature_names, strict=True):
+                feature[filled : filled + len(taken)] = values(taken.column(name))
+            self._rest = batch.slice(len(taken)) if len(taken) < len(batch) else None
+            filled += len(taken)
+        self._position = stop
+        return columns.T
+
+
+def _block_bounds(groups: Bounds, row_bytes: int) -> tuple[Bounds, int]:
+    """Bounds of blocks, and how many make up a row group, or some short ones joined."""
+    most = _JOINED * max(BLOCK_BYTES, int(np.diff(groups).max()) * row_bytes) / row_bytes
+    ends = [0]
+    for start, stop in pairwise(groups.tolist()):
+        if stop - ends[-1] > most:
+            ends.append(start)
+    ends.append(int(groups[-1]))
+    joined = np.unique(ends)
+    largest = int(np.diff(joined).max()) * row_bytes
+    pieces = 1 << max(0, int(np.ceil(np.log2(largest / (_JOINED * BLOCK_BYTES)))))
+    cuts = joined[:-1, None] + np.diff(joined)[:, None] * np.arange(pieces) // pieces
+    return np.unique(np.append(cuts, groups[-1])).astype(np.int64), pieces
+
+
+def _fingerprint(
+    files: Mapping[str, StoredFile], columns: Sequence[str], rows: Sequence[NDArray[np.int64]]
+) -> str:
+    digest = hashlib.sha256(repr(list(columns)).encode())
+    for (name, file), own in zip(files.items(), rows, strict=True):
+        digest.update(f"\n{name!r} {file.size} {file.stamp} {own.tolist()}".encode())
+    return digest.hexdigest()
