@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,31 +98,30 @@ class StoredBlocks:
         self.source = source
 
     def __iter__(self) -> Iterator[Block]:
-        source = self.source
-        blocks = (Block.of(first, rows, source.missing, source.box(first)) for first, rows in _in_order(source))
-        if not self.source.reads_ahead:
-            yield from blocks
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="dgmm-read") as reader:
-            pending = reader.submit(next, blocks, None)
-            while (block := pending.result()) is not None:
+        with closing(_in_order(self.source)) as blocks:
+            if not self.source.reads_ahead:
+                yield from blocks
+                return
+            with ThreadPoolExecutor(1, thread_name_prefix="dgmm-read") as reader:
                 pending = reader.submit(next, blocks, None)
-                yield block
-                del block  # or it would stay in memory while the next one is awaited
+                while (block := pending.result()) is not None:
+                    pending = reader.submit(next, blocks, None)
+                    yield block
+                    del block  # or it would stay in memory while the next one is awaited
 
 
-def _in_order(source: Source) -> Iterator[tuple[int, Rows]]:
+def _in_order(source: Source) -> Generator[Block]:
     """Read the source's blocks, each storage chunk once even where blocks cut through chunks."""
     bounds = source.bounds.tolist()
-    read = source.reader()
     position = bounds[0]  # rows before this one have been read
     pieces: list[Rows] = []  # read but not given yet
-    for start, stop in pairwise(bounds):
-        if stop > position:
-            until = min(source.chunk_end(stop), bounds[-1])
-            pieces.append(read(position, until))
-            position = until
-        yield start, _taken(pieces, stop - start)
+    with source.reader() as read:
+        for start, stop in pairwise(bounds):
+            if stop > position:
+                until = min(source.chunk_end(stop), bounds[-1])
+                pieces.append(read(position, until))
+                position = until
+            yield Block.of(start, _taken(pieces, stop - start), source.missing, source.box(start))
 
 
 def _taken(pieces: list[Rows], length: int) -> Rows:

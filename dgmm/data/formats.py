@@ -10,10 +10,10 @@ from typing import Literal
 from dgmm.data.files import holds_files, is_pattern
 from dgmm.errors import MissingExtra
 
-Kind = Literal["parquet"]
+Kind = Literal["parquet", "npy", "npz", "hdf5"]
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
-_SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet"}
+_SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5"}
 
 
 def kind_at(address: str) -> Kind | None:
@@ -27,11 +27,16 @@ def kind_at(address: str) -> Kind | None:
     if path.is_dir():
         zarr = any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
         return "parquet" if not zarr and holds_files(address, PARQUET_SUFFIXES) else None
-    if not path.is_file():
+    # The name of something within an HDF5 file follows the file's.
+    file = next((above for above in (path, *path.parents) if above.is_file()), None)
+    if file is None:
         return None
-    with path.open("rb") as file:
-        start = file.read(16)
-    return next((kind for signature, kind in _SIGNATURES.items() if start.startswith(signature)), None)
+    with file.open("rb") as opened:
+        start = opened.read(16)
+    kind = next((kind for signature, kind in _SIGNATURES.items() if start.startswith(signature)), None)
+    if path.suffix == ".npz":
+        return "npz"
+    return kind if file == path or kind == "hdf5" else None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dgmm.data.files import list_files
+from dgmm.data.files import StoredFile, list_files
 from dgmm.data.formats import PARQUET_SUFFIXES, Kind, kind_at, needing
 from dgmm.data.source import Missing, Source
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights
@@ -53,7 +53,7 @@ class Reading:
         if self.variables is not None or self.feature_dims:
             msg = (
                 f"{name} has neither variables nor dimensions to choose from. Leave variables and feature_dims "
-                "out, or name the Zarr group that holds the variables."
+                "out; they are of tables and grids (of a Zarr grid, name the group that holds the variables)."
             )
             raise InvalidParameter(msg)
 
@@ -286,10 +286,28 @@ def _of_address(address: str, reading: Reading) -> Source:
 
 
 def _of_file(kind: Kind, address: str, reading: Reading) -> Source:
-    reading.refuse_dims(address)
-    with needing("parquet", address):
-        from dgmm.data.parquet import ParquetSource
-    return ParquetSource(list_files(address, PARQUET_SUFFIXES), reading.variables, reading.name or address)
+    name = reading.name or address
+    if kind == "parquet":
+        reading.refuse_dims(name)
+        with needing("parquet", name):
+            from dgmm.data.parquet import ParquetSource
+        return ParquetSource(list_files(address, PARQUET_SUFFIXES), reading.variables, name)
+    if kind == "npz":
+        msg = (
+            f"{name} is an archive of NumPy arrays, which cannot be read in parts. Write the array to a file of "
+            "its own with numpy.save, or pass numpy.load(path)[name]."
+        )
+        raise InvalidData(msg)
+    reading.refuse_choice(name)
+    if kind == "npy":
+        from dgmm.data.npy import NpySource
+
+        return NpySource(StoredFile.at(address), name, column=reading.column)
+    with needing("hdf5", name):
+        from dgmm.data.hdf5 import Hdf5Source, split_address
+    file, dataset = split_address(address)
+    found = StoredFile.at(file)
+    return Hdf5Source(found, dataset, name, missing_chunks=reading.missing_chunks, column=reading.column)
 
 
 def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:

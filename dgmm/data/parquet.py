@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -145,13 +146,19 @@ class ParquetSource(Source):
         InvalidData
             A file has changed since the table was opened, or cannot be decoded.
         """
-        return self.reader()(start, stop)
+        with self.reader() as read:
+            return read(start, stop)
 
-    def reader(self) -> Callable[[int, int], Rows]:
-        """A function like `read` that goes on decoding where it stopped, if it is asked for what follows."""
-        return _Reader(self)
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[int, int], Rows]]:
+        """Give a function like `read` that goes on decoding where it stopped, if it is asked for what follows."""
+        reader = _Reader(self)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
-    def batches(self, start: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, start: int) -> Generator[pa.RecordBatch]:
         """Decode rows from `start` on, some at a time."""
         groups = self._groups
         first = groups.at(start)
@@ -215,12 +222,13 @@ class _Reader:
     def __init__(self, source: ParquetSource) -> None:
         self._source = source
         self._position = -1
-        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batches: Generator[pa.RecordBatch] | None = None
         self._rest: pa.RecordBatch | None = None
 
     def __call__(self, start: int, stop: int) -> Rows:
-        if start != self._position:
-            self._batches, self._rest = self._source.batches(start), None
+        if self._batches is None or start != self._position:
+            self.close()
+            self._batches = self._source.batches(start)
         columns = np.empty((self._source.n_features, stop - start), self._source.dtype)
         filled = 0
         while filled < stop - start:
@@ -232,6 +240,12 @@ class _Reader:
             filled += len(taken)
         self._position = stop
         return columns.T
+
+    def close(self) -> None:
+        """Close the file, and forget what was decoded."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = self._rest = None
 
 
 def _block_bounds(groups: Bounds, row_bytes: int) -> tuple[Bounds, int]:

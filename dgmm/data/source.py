@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -97,12 +98,13 @@ class Source(ABC):
     def locate(self, row: int, feature: int) -> str:
         """Where a value is stored, e.g. "chunk c/3/0 of data.zarr, row 12345, feature 2"."""
 
-    def reader(self) -> Callable[[int, int], Rows]:
-        """A function like `read` for ranges that follow one another.
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[int, int], Rows]]:
+        """Give a function like `read` for ranges that follow one another, used by one thread at a time.
 
-        It may keep a file open, and what it has decoded already. It is used by one thread at a time.
+        Meanwhile a file may be open, and what has been decoded of it be kept.
         """
-        return self.read
+        yield self.read
 
     def chunk_end(self, stop: int) -> int:
         """Where the storage chunk ends that row ``stop - 1`` is read with anyway."""

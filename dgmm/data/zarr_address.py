@@ -16,15 +16,6 @@ from dgmm.errors import InvalidData, SourceNotFound
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup")
 SHOWN = 10
 
-_ADVICE = {
-    ".npy": "This is a NumPy file: pass numpy.load(path, mmap_mode='r').",
-    ".npz": "This is a NumPy archive: pass numpy.load(path)[name].",
-    ".csv": "This is a table of text: load it (e.g. numpy.loadtxt) and pass the array, or write it to Zarr.",
-    ".parquet": "This is a Parquet table: load it with dask.dataframe and pass to_dask_array(lengths=True).",
-    ".h5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
-    ".hdf5": "This is an HDF5 file: pass dask.array.from_array(h5py.File(path)[name]).",
-}
-
 
 def open_address(address: str) -> zarr.Array[Any] | zarr.Group:
     """Open the Zarr array or group at a path or URL for reading.
@@ -88,15 +79,17 @@ def _local_store(path: Path, address: str) -> Store:
     if path.is_file():
         if path.suffix == ".zip":
             return ZipStore(path, mode="r")
-        advice = _ADVICE.get(path.suffix.lower(), "Pass the path of a Zarr array, or the array itself.")
-        msg = f"{address} is a file of {path.stat().st_size} bytes, not a Zarr array. {advice}"
+        msg = (
+            f"{address} is a file of {path.stat().st_size} bytes that dgmm cannot read; expected a Zarr folder, "
+            "Parquet, HDF5, NetCDF (.nc) or NumPy (.npy)."
+        )
         raise InvalidData(msg)
     if not any((path / name).is_file() for name in METADATA_NAMES):
         names = sorted(entry.name for entry in path.iterdir())
         listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
         found = f"{len(names)} entries ({listed})" if names else "nothing in it"
         msg = (
-            f"{address} is a folder with {found} but neither zarr.json nor .zarray: not a Zarr array. "
+            f"{address} is a folder with {found} but neither zarr.json nor .zarray nor Parquet files. "
             "Pass the folder that holds the array's own metadata."
         )
         raise InvalidData(msg)
