@@ -18,7 +18,8 @@ from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
 from dgmm.clusters.start import client_of
-from dgmm.data.opening import MissingChunks, open_source, open_weights
+from dgmm.data.opening import open_source, open_weights
+from dgmm.data.reading import MissingChunks
 from dgmm.data.source import Missing, Source
 from dgmm.engine.scheduling import client_when_needed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from dgmm.errors import InvalidParameter, UnsupportedDtype
@@ -26,18 +27,18 @@ def chosen(variables: Sequence[str] | None, known: Iterable[str], table: str) ->
     InvalidParameter
         There is no such column, or more than one.
     """
-    there = list(known)
-    names = there if variables is None else variables
+    there = Counter(known)
+    names = tuple(there if variables is None else variables)
     for name in names:
         if name not in there:
             near = difflib.get_close_matches(name, there, 1)
             meant = f"did you mean {near[0]!r}? " if near else ""
-            msg = f"{table} has no column {name!r}; {meant}There are: {listed(there)}"
+            msg = f"{table} has no column {name!r}; {meant}There are: {listed(list(there))}"
             raise InvalidParameter(msg)
-        if there.count(name) > 1:
-            msg = f"{table} has {there.count(name)} columns called {name!r}. Rename them."
+        if there[name] > 1:
+            msg = f"{table} has {there[name]} columns called {name!r}. Rename them."
             raise InvalidParameter(msg)
-    return tuple(names)
+    return names
 
 
 def not_numbers(columns: Sequence[tuple[str, object]], known: int, table: str) -> UnsupportedDtype:

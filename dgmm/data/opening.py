@@ -5,63 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dgmm.data.files import StoredFile, list_files
-from dgmm.data.formats import PARQUET_SUFFIXES, Kind, kind_at, needing
+from dgmm.data.formats import kind_at, open_files
+from dgmm.data.reading import MissingChunks, Reading
 from dgmm.data.source import Missing, Source
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights
 
 if TYPE_CHECKING:
     import zarr
-
-MissingChunks = Literal["error", "fill"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How data are read, whatever they are.
-
-    Attributes
-    ----------
-    variables : tuple of str or None
-        Those whose values are features; None is all.
-    feature_dims : tuple of str or None
-    missing_chunks : {"error", "fill"}
-    name : str or None
-        How messages call the data.
-    column : bool
-        One dimension is one feature: sample weights.
-    """
-
-    variables: tuple[str, ...] | None = None
-    feature_dims: tuple[str, ...] | None = None
-    missing_chunks: MissingChunks = "error"
-    name: str | None = None
-    column: bool = False
-
-    def told(self) -> dict[str, Any]:
-        """What is not the default, by the name of the parameter of `open_source`."""
-        told = {"variables": self.variables, "feature_dims": self.feature_dims}
-        named: dict[str, Any] = {name: list(value) for name, value in told.items() if value}
-        return named if self.missing_chunks == "error" else {**named, "missing_chunks": self.missing_chunks}
-
-    def refuse_choice(self, name: str) -> None:
-        """Refuse names of variables or dimensions for data that have none."""
-        if self.variables is not None or self.feature_dims:
-            msg = (
-                f"{name} has neither variables nor dimensions to choose from. Leave variables and feature_dims "
-                "out; they are of tables and grids (of a Zarr grid, name the group that holds the variables)."
-            )
-            raise InvalidParameter(msg)
-
-    def refuse_dims(self, name: str) -> None:
-        """Refuse names of dimensions for a table."""
-        if self.feature_dims:
-            msg = f"{name} is a table: it has no dimension {', '.join(self.feature_dims)}. Leave feature_dims out."
-            raise InvalidParameter(msg)
 
 
 def open_source(
@@ -122,21 +76,52 @@ def open_source(
     >>> profiles.n_rows, profiles.feature_names
     (12, ('temp[depth=0]', 'temp[depth=1]', 'temp[depth=2]', 'temp[depth=3]', 'temp[depth=4]'))
     """
+    reading = _reading(variables, feature_dims, missing, missing_chunks, name)
+    return _with_missing(_opened(data, reading), missing)
+
+
+def open_convertible(
+    address: str,
+    *,
+    variables: str | Sequence[str] | None = None,
+    feature_dims: str | Sequence[str] | None = None,
+    missing: Missing | None = None,
+    missing_chunks: MissingChunks = "error",
+) -> Source:
+    """Describe data that are read once: what `open_source` takes, and tables of text (CSV) too."""
+    reading = _reading(variables, feature_dims, missing, missing_chunks, None)
+    return _with_missing(_opened(address, replace(reading, text=True)), missing)
+
+
+def _reading(
+    variables: str | Sequence[str] | None,
+    feature_dims: str | Sequence[str] | None,
+    missing: Missing | None,
+    missing_chunks: MissingChunks,
+    name: str | None,
+) -> Reading:
     if missing not in (None, "error", "drop"):
         msg = f"missing is {missing!r}; expected 'error' or 'drop'."
         raise InvalidParameter(msg)
     if missing_chunks not in ("error", "fill"):
         msg = f"missing_chunks is {missing_chunks!r}; expected 'error' or 'fill'."
         raise InvalidParameter(msg)
+    return Reading(_several(variables, "variables"), _several(feature_dims, "feature_dims"), missing_chunks, name)
+
+
+def _opened(data: object, reading: Reading) -> Source:
     if isinstance(data, Source):
-        source = data
-    else:
-        reading = Reading(
-            _several(variables, "variables"), _several(feature_dims, "feature_dims"), missing_chunks, name
-        )
-        source = _open(data, reading)
-        source.address = _address(data)
-        source.opened_with = reading.told()
+        if reading.told():
+            msg = f"{data.name} is open already: pass {', '.join(reading.told())} where it is opened."
+            raise InvalidParameter(msg)
+        return data
+    source = _open(data, reading)
+    source.address = _address(data)
+    source.opened_with = reading.told()
+    return source
+
+
+def _with_missing(source: Source, missing: Missing | None) -> Source:
     if missing is None:
         return source
     source = copy.copy(source)
@@ -279,35 +264,10 @@ def _of_address(address: str, reading: Reading) -> Source:
 
         return open_netcdf(Path(address), reading.variables, reading.feature_dims or (), address)
     if (kind := kind_at(address)) is not None:
-        return _of_file(kind, address, reading)
+        return open_files(kind, address, reading)
     from dgmm.data.zarr_address import open_address
 
     return _of_zarr(open_address(address), reading)
-
-
-def _of_file(kind: Kind, address: str, reading: Reading) -> Source:
-    name = reading.name or address
-    if kind == "parquet":
-        reading.refuse_dims(name)
-        with needing("parquet", name):
-            from dgmm.data.parquet import ParquetSource
-        return ParquetSource(list_files(address, PARQUET_SUFFIXES), reading.variables, name)
-    if kind == "npz":
-        msg = (
-            f"{name} is an archive of NumPy arrays, which cannot be read in parts. Write the array to a file of "
-            "its own with numpy.save, or pass numpy.load(path)[name]."
-        )
-        raise InvalidData(msg)
-    reading.refuse_choice(name)
-    if kind == "npy":
-        from dgmm.data.npy import NpySource
-
-        return NpySource(StoredFile.at(address), name, column=reading.column)
-    with needing("hdf5", name):
-        from dgmm.data.hdf5 import Hdf5Source, split_address
-    file, dataset = split_address(address)
-    found = StoredFile.at(file)
-    return Hdf5Source(found, dataset, name, missing_chunks=reading.missing_chunks, column=reading.column)
 
 
 def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:

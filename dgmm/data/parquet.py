@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from dgmm.data.files import StoredFile
 from dgmm.data.parquet_footers import read_footers
 from dgmm.data.rows import Bounds, Rows, check_shape
 from dgmm.data.source import Source
+from dgmm.data.stretches import Stretches
 from dgmm.errors import InvalidData
 
 BLOCK_BYTES = 4 * 2**20
@@ -28,62 +28,6 @@ _JOINED = 1.25
 # each, once compressed and once not, beside a dictionary of no more.
 _BUFFER = 256 * 2**10
 _PAGES = 3 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class RowGroups:
-    """Row groups of a table in order, or some that follow one another.
-
-    Attributes
-    ----------
-    files : tuple of StoredFile
-    file : ndarray of int, shape (n_groups,)
-        Which of the files a group is in.
-    number : ndarray of int, shape (n_groups,)
-        Which of that file's groups it is.
-    bounds : ndarray of int64, shape (n_groups + 1,)
-        Row offsets of the groups in the table.
-    """
-
-    files: tuple[StoredFile, ...]
-    file: NDArray[np.intp]
-    number: NDArray[np.intp]
-    bounds: Bounds
-
-    @classmethod
-    def of(cls, files: Sequence[StoredFile], rows: Sequence[NDArray[np.int64]]) -> Self:
-        """Those of files with so many rows in each group; groups without rows do not count."""
-        file = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
-        number = np.concatenate([np.arange(len(own)) for own in rows])
-        lengths = np.concatenate(rows)
-        some = lengths > 0
-        bounds = np.concatenate([[0], np.cumsum(lengths[some])]).astype(np.int64)
-        return cls(tuple(files), file[some], number[some], bounds)
-
-    def at(self, row: int) -> int:
-        """Which group holds a row."""
-        return int(np.searchsorted(self.bounds, row, side="right")) - 1
-
-    def part(self, start: int, stop: int) -> RowGroups:
-        """Those that hold rows ``start:stop``."""
-        first, last = self.at(start), self.at(stop - 1) + 1
-        files = slice(self.file[first], self.file[last - 1] + 1)
-        file = self.file[first:last] - self.file[first]
-        return RowGroups(self.files[files], file, self.number[first:last], self.bounds[first : last + 1])
-
-    def runs(self, first: int, rows: int) -> Iterator[tuple[StoredFile, list[list[int]]]]:
-        """From one group on: each file, and its groups in lists of about so many rows."""
-        while first < len(self.file):
-            last = int(np.searchsorted(self.file, self.file[first], side="right"))
-            lists: list[list[int]] = [[]]
-            begin = self.bounds[first]
-            for group in range(first, last):
-                if lists[-1] and self.bounds[group + 1] - begin > rows:
-                    lists.append([])
-                    begin = self.bounds[group]
-                lists[-1].append(int(self.number[group]))
-            yield self.files[self.file[first]], lists
-            first = last
 
 
 class ParquetSource(Source):
@@ -122,17 +66,16 @@ class ParquetSource(Source):
         self.dtype = common_dtype(footers.kinds)
         self._files: Mapping[str, StoredFile] = files
         self._known = footers.known
-        self._groups = RowGroups.of(list(files.values()), footers.rows)
+        self._groups = Stretches.of(list(files.values()), [np.arange(len(r)) for r in footers.rows], footers.rows)
         self._fingerprint = _fingerprint(files, footers.columns, footers.rows)
         self.bounds, self.run_length = _block_bounds(self._groups.bounds, self.n_features * self.dtype.itemsize)
         self.read_bytes = self._plan()
 
     def _plan(self) -> int:
-        lengths = np.diff(self._groups.bounds)
         block_rows = int(np.diff(self.bounds).max(initial=0))
         # Rows as Arrow has them, and as features.
         decoded = block_rows * self.n_features * (8 + self.dtype.itemsize)
-        return decoded + self.n_features * min(_PAGES, 16 * int(lengths.max(initial=0)))
+        return decoded + self.n_features * min(_PAGES, 16 * self._groups.longest)
 
     def fingerprint(self) -> str:
         """SHA-256 of the columns, and of each file's path in the table, size, mtime (ETag) and row groups."""
@@ -160,11 +103,10 @@ class ParquetSource(Source):
 
     def batches(self, start: int) -> Generator[pa.RecordBatch]:
         """Decode rows from `start` on, some at a time."""
-        groups = self._groups
-        first = groups.at(start)
-        skip = start - int(groups.bounds[first])
+        first = self._groups.at(start)
+        skip = start - int(self._groups.bounds[first])
         rows = max(1, BLOCK_BYTES // (self.n_features * self.dtype.itemsize))
-        for file, runs in groups.runs(first, rows):
+        for file, runs in _runs(self._groups, first, rows):
             for batch in self._decoded(file, runs, rows):
                 if skip < len(batch):
                     yield batch.slice(skip)
@@ -193,15 +135,15 @@ class ParquetSource(Source):
     def locate(self, row: int, feature: int) -> str:
         """Name a value, and the file and row group that hold it."""
         group = self._groups.at(row)
-        file = self._groups.files[self._groups.file[group]]
-        return f"row group {self._groups.number[group]} of {file.path}, row {row}, {self.feature(feature)}"
+        file, number = self._groups.file_of(group), self._groups.places[group]
+        return f"row group {number} of {file.path}, row {row}, {self.feature(feature)}"
 
     def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
         """Give the same rows, cut into other blocks; of a part of them only the files that hold it are kept."""
         other = super().rows(bounds)
         if not np.isin(other.bounds, self.bounds).all():
             # Leaf tasks then begin within row groups, and decode what is before them for nothing.
-            longest = np.diff(self._groups.bounds).max() / np.diff(other.bounds).mean()
+            longest = self._groups.longest / np.diff(other.bounds).mean()
             other.run_length = 1 << int(np.ceil(np.log2(max(1.0, 4 * longest if longest > 1 else 1.0))))
         other._groups = self._groups.part(int(bounds[0]), int(bounds[-1]))
         other.read_bytes = other._plan()
@@ -246,6 +188,21 @@ class _Reader:
         if self._batches is not None:
             self._batches.close()
         self._batches = self._rest = None
+
+
+def _runs(groups: Stretches, first: int, rows: int) -> Iterator[tuple[StoredFile, list[list[int]]]]:
+    """From one row group on: each file, and its groups in lists of about so many rows."""
+    while first < len(groups.file):
+        last = int(np.searchsorted(groups.file, groups.file[first], side="right"))
+        lists: list[list[int]] = [[]]
+        begin = groups.bounds[first]
+        for group in range(first, last):
+            if lists[-1] and groups.bounds[group + 1] - begin > rows:
+                lists.append([])
+                begin = groups.bounds[group]
+            lists[-1].append(int(groups.places[group]))
+        yield groups.file_of(first), lists
+        first = last
 
 
 def _block_bounds(groups: Bounds, row_bytes: int) -> tuple[Bounds, int]:
