@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,17 +90,14 @@ def _lazy(source: Source, prepared: PreparedEStep, quantity: Quantity) -> list[t
     kinds = list(quantity.arrays(prepared.components.parameters.n_components).values())
     shared = delayed(lambda: prepared, pure=False)()
     describe = delayed(_describe_blocks, pure=False, nout=len(kinds))
-    firsts = np.arange(0, source.n_blocks, source.run_length)
-    runs = zip(firsts, np.append(firsts[1:], source.n_blocks), strict=True)
-    return [
-        tuple(
-            da.from_delayed(
-                piece, shape=(int(source.bounds[last] - source.bounds[first]), *kind.trailing), dtype=kind.dtype
-            )
-            for piece, kind in zip(describe(source.block_input(first, last), shared, quantity), kinds, strict=True)
+    chunks = []
+    for first, last in pairwise([*range(0, source.n_blocks, source.run_length), source.n_blocks]):
+        length = int(source.bounds[last] - source.bounds[first])
+        pieces = zip(describe(source.block_input(first, last), shared, quantity), kinds, strict=True)
+        chunks.append(
+            tuple(da.from_delayed(p, shape=(length, *kind.trailing), dtype=kind.dtype) for p, kind in pieces)
         )
-        for first, last in runs
-    ]
+    return chunks
 
 
 def _describe_blocks(received: Any, prepared: PreparedEStep, quantity: Quantity) -> tuple[Values, ...]:
