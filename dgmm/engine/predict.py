@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.data.source import Block, Source
@@ -23,6 +23,7 @@ from dgmm.engine.reach import check_output, check_readable
 from dgmm.engine.rowwise import described
 from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import naming_chunks
+from dgmm.engine.writing import write_missing
 from dgmm.errors import InvalidData, ShapeMismatch
 
 
@@ -188,40 +189,21 @@ def predict(
         check_output(scheduler, output)
 
     with one_blas_thread(), naming_chunks(source), scheduler_for(local=source.local, vet=vet) as scheduler:
-
-        def passes(bounds: NDArray[np.int64], before: int, total: int) -> Passes:
-            return Passes(source.rows(bounds), None, scheduler, lambda done: on_rows(before + done, total))
-
         for quantity in wanted:
             if isinstance(quantity, Anomalies) and recorded_threshold(output) is None:
                 # In the blocks that are written: there the densities have the same bits.
-                counted = passes(output.bounds, 0, source.n_rows).run(model.density_work())
+                reading = source.rows(output.bounds)
+                counting = Passes(reading, None, scheduler, lambda done: on_rows(done, source.n_rows))
+                counted = counting.run(model.density_work())
                 output.record("anomalies", threshold_of(counted, source, quantity.quantile).facts())
         work = PredictWork(model, output, [_settled(quantity, output) for quantity in wanted])
-        stretches = _stretches(output.missing_units())
-        to_write = sum(int(bounds[-1] - bounds[0]) for bounds in stretches)
-        written = 0
-        for bounds in stretches:
-            written += int(passes(bounds, written, to_write).run(work))
-    output.finish()
-    return written
+        return write_missing(source, output, work, scheduler, on_rows)
 
 
 def _settled(quantity: Quantity, output: RowOutput) -> Quantity:
     """With the threshold, if it needs one."""
     found = recorded_threshold(output)
     return replace(quantity, threshold=found.threshold) if found and isinstance(quantity, Anomalies) else quantity
-
-
-def _stretches(units: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
-    """Bounds of the units, a list for each stretch without a gap; an interrupted run leaves few."""
-    stretches: list[list[int]] = []
-    for start, stop in units:
-        if stretches and stretches[-1][-1] == start:
-            stretches[-1].append(stop)
-        else:
-            stretches.append([start, stop])
-    return [np.array(bounds, dtype=np.int64) for bounds in stretches]
 
 
 def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
