@@ -1,6 +1,6 @@
 """The command line.
 
-``dgmm fit | select | predict | score | sample | info | compare | report | cluster | demo``
+``dgmm fit | select | predict | score | sample | convert | info | compare | report | cluster | demo``
 
 Exit codes: 0 success; 1 failure, and a stop by a signal that kept nothing; 2 bad usage or input; 75 stopped by a
 signal with the state on disk, so that the same command goes on.

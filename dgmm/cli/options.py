@@ -18,7 +18,7 @@ from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
 from dgmm.clusters.start import client_of
-from dgmm.data.opening import open_source, open_weights
+from dgmm.data.opening import open_convertible, open_source, open_weights
 from dgmm.data.reading import MissingChunks
 from dgmm.data.source import Missing, Source
 from dgmm.engine.scheduling import client_when_needed
@@ -70,6 +70,10 @@ class Reading:
     def open(self, data: str) -> Source:
         """The data at an address."""
         return open_source(data, **vars(self))
+
+    def open_convertible(self, data: str) -> Source:
+        """The data at an address, be they of a kind that has to be converted first."""
+        return open_convertible(data, **vars(self))
 
     def weights(self, address: str | None, source: Source) -> Source | None:
         """The sample weights of the rows of `source`, if there are some."""

@@ -22,7 +22,10 @@ _LOG_LEVELS = {
     "distributed.nanny.memory": "warning",
     "distributed.worker.memory": "warning",
 }
-_COMMANDS = ("fit", "select", "predict", "score", "sample", "info", "compare", "report", "cluster", "demo")
+_COMMANDS = (
+    *("fit", "select", "predict", "score", "sample", "convert"),
+    *("info", "compare", "report", "cluster", "demo"),
+)
 
 
 class _Commands(click.Group):

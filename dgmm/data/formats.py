@@ -28,8 +28,12 @@ def kind_at(address: str) -> Kind | None:
     if is_pattern(address):
         return "csv" if _is_text(address) else "parquet"
     if path.is_dir():
+        from dgmm.data.parquet_output import ATTRIBUTES
+
         if any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
             return None
+        if (path / ATTRIBUTES).exists():
+            return "parquet"
         return next((kind for kind, suffixes in _SUFFIXES.items() if holds_files(address, suffixes)), None)
     # The name of something within an HDF5 file follows the file's.
     file = next((above for above in (path, *path.parents) if above.is_file()), None)
@@ -72,8 +76,12 @@ def open_files(kind: Kind, address: str, reading: Reading) -> Source:
         with needing("parquet", name):
             from dgmm.data.csv import CsvSource
             from dgmm.data.parquet import ParquetSource
-        source = ParquetSource if kind == "parquet" else CsvSource
-        return source(list_files(address, _SUFFIXES[kind]), reading.variables, name)
+        if kind == "csv":
+            return CsvSource(list_files(address, _SUFFIXES[kind]), reading.variables, name)
+        from dgmm.data.written import features_of_folder
+
+        own = features_of_folder(address)
+        return ParquetSource(list_files(address, _SUFFIXES[kind]), reading.variables or own, name)
     if kind == "compressed":
         msg = f"{name} is compressed text, which cannot be read from the middle. Decompress it, then convert it."
         raise InvalidData(msg)

@@ -280,8 +280,11 @@ def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:
         reading.refuse_choice(name)
         return ZarrSource(node, name=name, missing_chunks=reading.missing_chunks, column=reading.column)
     from dgmm.data.grid_address import has_dimensions, open_group
+    from dgmm.data.written import open_rows, rows_within
     from dgmm.data.zarr_address import describe_group
 
+    if (rows := rows_within(node)) is not None:
+        return open_rows(node, rows, reading, name)
     if not has_dimensions(node):
         raise describe_group(node, name)
     return open_group(node, reading.variables, reading.feature_dims or (), reading.missing_chunks, name)

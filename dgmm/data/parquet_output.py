@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class ParquetOutput(RowOutput):
     def __init__(self, path: str | os.PathLike[str], arrays: Layout, chunk_rows: int) -> None:
         _pyarrow()
         super().__init__(path, arrays, chunk_rows)
+
+    @classmethod
+    def usual_rows(cls, arrays: Layout) -> int:
+        """As many as make 32 MiB, and up to 524288."""
+        return max(1, min(PART_ROWS, PART_BYTES // sum(entry.row_bytes for entry in entries(arrays).values())))
 
     @classmethod
     def unit_rows(cls, source: Source, arrays: Layout) -> int:
@@ -88,6 +93,9 @@ class ParquetOutput(RowOutput):
         entry = self.arrays[array]
         numbered = [f"{array}_{number}" for number in range(entry.row_values)]
         return list(entry.columns) or (numbered if len(entry.shape) > 1 else [array])
+
+    def _called(self, names: Sequence[str]) -> list[str]:
+        return self._columns("rows")
 
     def _part(self, number: int) -> str:
         digits = max(5, len(str(len(self.bounds) - 2)))

@@ -133,6 +133,11 @@ class RowOutput(ABC):
     def unit_rows(cls, source: Source, arrays: Layout) -> int:
         """Rows of a unit that suit a source's blocks and the arrays that are written of them."""
 
+    @classmethod
+    @abstractmethod
+    def usual_rows(cls, arrays: Layout) -> int:
+        """Rows of a unit that suit the arrays, whatever they are made from."""
+
     @property
     def bounds(self) -> Bounds:
         """Row offsets of the units, shape (n_units + 1,)."""
@@ -142,6 +147,17 @@ class RowOutput(ABC):
     def units(self) -> list[tuple[int, int]]:
         """Row ranges (start, stop) of the units."""
         return list(pairwise(self.bounds.tolist()))
+
+    def describe_features(self, names: Sequence[str]) -> None:
+        """Record what the features of the array `rows` are called (nothing, in a Zarr group), unless that is done.
+
+        `open_source` then knows the output as data.
+        """
+        if self.recorded("features") is None:
+            self.record("features", self._called(names))
+
+    def _called(self, names: Sequence[str]) -> list[str]:
+        return list(names)
 
     def missing_units(self) -> list[tuple[int, int]]:
         """Units that are not stored yet in whole, found by listing."""

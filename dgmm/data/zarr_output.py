@@ -33,6 +33,11 @@ class ZarrOutput(RowOutput):
         self._opened: dict[str, zarr.Array[Any]] = {}
 
     @classmethod
+    def usual_rows(cls, arrays: Layout) -> int:
+        """As many as make 8 MiB of the widest array."""
+        return max(1, CHUNK_BYTES // max(entry.row_bytes for entry in entries(arrays).values()))
+
+    @classmethod
     def unit_rows(cls, source: Source, arrays: Layout) -> int:
         """Rows of the input's chunks, where that makes chunks of 64 KiB to 64 MiB of the widest array.
 

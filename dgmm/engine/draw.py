@@ -89,7 +89,7 @@ class Draw:
         """
         d = self.model.parameters.n_features
         columns = self.model.feature_names or tuple(f"x{feature}" for feature in range(d))
-        return output_kind(path).open(
+        output = output_kind(path).open(
             path,
             arrays={
                 "rows": Entry((self.n_rows, d), np.dtype(np.float64), columns),
@@ -98,6 +98,8 @@ class Draw:
             chunk_rows=max(1, min(UNIT_ROWS, UNIT_BYTES // (8 * d))),
             identity={"model": model_digest, "rows": str(self.n_rows), "seed": str(self.seed)},
         )
+        output.describe_features(self.model.feature_names)
+        return output
 
 
 def draw(wanted: Draw, output: RowOutput, on_rows: Callable[[int, int], None] = lambda done, total: None) -> int:
