@@ -424,6 +424,6 @@ def test_a_flipped_bit_is_noticed_where_pages_have_checksums(tmp_path):
 
 def test_the_sample_is_that_of_the_rows(tmp_path, small_blocks):
     source = open_source(write(tmp_path / "t", [3, 1111], 77))
-    found = scan(Passes(source, None, LocalScheduler()), sample_rows=100, seed=1, isotropic=False)
-    plain = scan(Passes(open_source(ROWS), None, LocalScheduler()), sample_rows=100, seed=1, isotropic=False)
+    found = scan(Passes(source, None, LocalScheduler()), sample_rows=100, seed=1)
+    plain = scan(Passes(open_source(ROWS), None, LocalScheduler()), sample_rows=100, seed=1)
     np.testing.assert_array_equal(found.rows, plain.rows)
