@@ -14,7 +14,7 @@ import zarr
 from dgmm.data import zarr_chunks
 from dgmm.data.grid import GridSource, grid_source
 from dgmm.data.grid_features import chosen
-from dgmm.errors import InvalidData, MissingChunks, MissingExtra
+from dgmm.errors import InvalidData, InvalidParameter, MissingChunks, MissingExtra
 
 if TYPE_CHECKING:
     import xarray
@@ -78,6 +78,38 @@ def open_netcdf(path: Path, variables: Sequence[str] | None, feature_dims: Seque
     fingerprint = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     dataset = _open(path.absolute(), name)
     return grid_source(dataset, variables, feature_dims, name, fingerprint)
+
+
+def open_xarray(
+    data: Any, variables: Sequence[str] | None, feature_dims: Sequence[str] | None, name: str | None
+) -> GridSource:
+    """Describe the cells of an xarray Dataset or DataArray as rows.
+
+    Raises
+    ------
+    InvalidData
+        Another object of xarray.
+    InvalidParameter
+        Which dimensions of a DataArray are features is not said; or see `grid_source`.
+    ShapeMismatch, UnsupportedDtype
+        See `grid_source`.
+    """
+    from xarray import DataArray, Dataset
+
+    if isinstance(data, Dataset):
+        return grid_source(data, variables, feature_dims or (), name or "dataset")
+    if not isinstance(data, DataArray):
+        msg = f"Found a {type(data).__module__}.{type(data).__name__}; expected an xarray Dataset or DataArray."
+        raise InvalidData(msg)
+    name = name or str(data.name or "array")
+    if feature_dims is None:
+        dims = ", ".join(map(str, data.dims))
+        msg = (
+            f"{name} is a DataArray with the dimensions {dims}; say which of them are features: "
+            "open_source(array, feature_dims='depth'), or feature_dims=() where each value is a row."
+        )
+        raise InvalidParameter(msg)
+    return grid_source(data.to_dataset(name=str(data.name or "value")), variables, feature_dims, name)
 
 
 def _open(store: Any, name: str, **options: Any) -> xarray.Dataset:

@@ -223,7 +223,9 @@ def _open(data: object, reading: Reading) -> Source:
         if isinstance(data, zarr.Array | zarr.Group):
             return _of_zarr(data, reading)
     if module.startswith("xarray."):
-        return _of_xarray(data, reading)
+        from dgmm.data.grid_address import open_xarray
+
+        return open_xarray(data, reading.variables, reading.feature_dims, reading.name)
     if data is None:
         msg = "Found None; expected rows x features: an array, a table, a grid, a Dask collection or an address."
         raise InvalidData(msg)
@@ -288,25 +290,3 @@ def _of_zarr(node: zarr.Array[Any] | zarr.Group, reading: Reading) -> Source:
     if not has_dimensions(node):
         raise describe_group(node, name)
     return open_group(node, reading.variables, reading.feature_dims or (), reading.missing_chunks, name)
-
-
-def _of_xarray(data: Any, reading: Reading) -> Source:
-    from xarray import DataArray, Dataset
-
-    from dgmm.data.grid import grid_source
-
-    name = reading.name or "dataset"
-    if isinstance(data, DataArray):
-        name = reading.name or str(data.name or "array")
-        if reading.feature_dims is None:
-            dims = ", ".join(map(str, data.dims))
-            msg = (
-                f"{name} is a DataArray with the dimensions {dims}; say which of them are features: "
-                "open_source(array, feature_dims='depth'), or feature_dims=() where each value is a row."
-            )
-            raise InvalidParameter(msg)
-        data = data.to_dataset(name=str(data.name or "value"))
-    elif not isinstance(data, Dataset):
-        msg = f"Found a {type(data).__module__}.{type(data).__name__}; expected an xarray Dataset or DataArray."
-        raise InvalidData(msg)
-    return grid_source(data, reading.variables, reading.feature_dims or (), name)

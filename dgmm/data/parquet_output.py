@@ -94,8 +94,9 @@ class ParquetOutput(RowOutput):
         numbered = [f"{array}_{number}" for number in range(entry.row_values)]
         return list(entry.columns) or (numbered if len(entry.shape) > 1 else [array])
 
-    def _called(self, names: Sequence[str]) -> list[str]:
-        return self._columns("rows")
+    def describe_features(self, names: Sequence[str]) -> None:
+        """Record which columns are features."""
+        super().describe_features(self._columns("rows"))
 
     def _part(self, number: int) -> str:
         digits = max(5, len(str(len(self.bounds) - 2)))

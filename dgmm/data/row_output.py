@@ -149,15 +149,9 @@ class RowOutput(ABC):
         return list(pairwise(self.bounds.tolist()))
 
     def describe_features(self, names: Sequence[str]) -> None:
-        """Record what the features of the array `rows` are called (nothing, in a Zarr group), unless that is done.
-
-        `open_source` then knows the output as data.
-        """
+        """Record what the features of the array `rows` are called: `open_source` takes the output as data."""
         if self.recorded("features") is None:
-            self.record("features", self._called(names))
-
-    def _called(self, names: Sequence[str]) -> list[str]:
-        return list(names)
+            self.record("features", list(names))
 
     def missing_units(self) -> list[tuple[int, int]]:
         """Units that are not stored yet in whole, found by listing."""
