@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dgmm.data.address import plain
 from dgmm.data.source import Missing, Source
 from dgmm.errors import InvalidData, InvalidParameter, InvalidWeights
 
@@ -65,7 +66,7 @@ def open_source(
     ----------
     data : array-like, zarr.Array, str, path, dask.array.Array, xarray.Dataset, xarray.DataArray or Source
         Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder, a
-        ``.zip`` file or at a URL, or of a NetCDF file. A Dask array of unknown chunk lengths is computed once to
+        ``.zip`` file or at a URL (``s3://``, ``gs://``, ``az://``, ``http(s)://`` or one of fsspec's), or of a NetCDF file. A Dask array of unknown chunk lengths is computed once to
         measure them.
     variables : str or sequence of str, optional
         Of a grid (xarray, a Zarr group, NetCDF): the data variables whose values are the features, in this order.
@@ -169,7 +170,7 @@ def _opened_node(weights: object, reading: Reading) -> Any:
     if isinstance(weights, str | os.PathLike):
         from dgmm.data.zarr_address import open_address
 
-        address = os.fspath(weights)
+        address = plain(weights)
         weights, reading = open_address(address), replace(reading, name=address)
     if not type(weights).__module__.startswith("zarr."):
         return weights
@@ -186,7 +187,7 @@ def _open(data: object, reading: Reading) -> Source:
     # Each kind is imported where it is met: NumPy data need neither Zarr nor Dask.
     module = type(data).__module__
     if isinstance(data, str | os.PathLike):
-        return _of_address(os.fspath(data), reading)
+        return _of_address(plain(data), reading)
     if module.startswith("zarr."):
         import zarr
 

@@ -12,11 +12,16 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+from zarr.core.sync import sync
 from zarr.errors import NodeNotFoundError
+from zarr.storage import FsspecStore
 
+from dgmm.data.address import is_url, kind_of, plain
 from dgmm.data.rows import Bounds, regular_bounds
+from dgmm.data.store import is_folder, is_object
 from dgmm.data.zarr_chunks import chunk_key, list_chunks
-from dgmm.errors import CheckpointMismatch, ForeignFile, WriteFailed
+from dgmm.data.zarr_store import UrlStore
+from dgmm.errors import CheckpointMismatch, ForeignFile, SourceNotFound, StoreError, WriteFailed
 
 UNIT_ROWS = 65536
 CHUNK_BYTES = 8 * 2**20
@@ -55,7 +60,7 @@ class RowOutput:
     Parameters
     ----------
     path : str or path
-        A folder, or a URL that fsspec understands.
+        A folder, the URL of an object store, or another URL that fsspec understands.
     arrays : mapping of str to (shape, dtype)
         Each shape starts with the number of rows.
     chunk_rows : int
@@ -63,8 +68,8 @@ class RowOutput:
     """
 
     def __init__(self, path: str | os.PathLike[str], arrays: Layout, chunk_rows: int) -> None:
-        address = os.fspath(path)
-        self.path = address if "://" in address else os.fspath(Path(address).absolute())
+        address = plain(path)
+        self.path = address if is_url(address) else os.fspath(Path(address).absolute())
         self.arrays = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in arrays.items()}
         self.chunk_rows = chunk_rows
         self.n_rows = next(iter(self.arrays.values()))[0][0]
@@ -95,7 +100,7 @@ class RowOutput:
         output = cls(path, arrays, chunk_rows)
         try:
             if not output._belongs(dict(identity)):
-                zarr.create_group(output.path, attributes={"dgmm": dict(identity), "complete": False})
+                zarr.create_group(output._place, attributes={"dgmm": dict(identity), "complete": False})
             output._remove_partial()
             for name in output.arrays:
                 output._create_or_check(name)
@@ -106,10 +111,10 @@ class RowOutput:
     def _belongs(self, identity: dict[str, str]) -> bool:
         """Whether the group is there, ours and the same; False where there is nothing."""
         try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=3)
+            group = zarr.open_group(self._place, mode="r", zarr_format=3)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             # FileNotFoundError is no group; the others are an array, or metadata that cannot be read.
-            if isinstance(error, FileNotFoundError) and _is_empty(self.path):
+            if isinstance(error, FileNotFoundError) and self._is_empty():
                 return False
             msg = f"{self.path} exists and is not a Zarr group that dgmm wrote. Choose another path or remove it."
             raise ForeignFile(msg) from error
@@ -127,10 +132,10 @@ class RowOutput:
         rest = [max(1, min(n, CHUNK_BYTES // (self.chunk_rows * dtype.itemsize))) for n in shape[1:]]
         chunks = (min(self.chunk_rows, shape[0]), *rest)
         try:
-            array = zarr.open_array(self.path, path=name, mode="r")
+            array = zarr.open_array(self._place, path=name, mode="r")
         except NodeNotFoundError:
             zarr.create_array(
-                self.path,
+                self._place,
                 name=name,
                 shape=shape,
                 dtype=dtype,
@@ -153,6 +158,22 @@ class RowOutput:
         if (folder := Path(self.path)).is_dir():
             for left in folder.rglob("*.partial"):
                 left.unlink(missing_ok=True)
+
+    @property
+    def _place(self) -> Any:
+        """What Zarr opens."""
+        return UrlStore(self.path) if kind_of(self.path) else self.path
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is in the way, but for what a killed writer left."""
+        if kind_of(self.path):
+            return not (is_folder(self.path) or is_object(self.path))
+        if is_url(self.path):
+            return sync(FsspecStore.from_url(self.path).is_empty(""))
+        folder = Path(self.path)
+        return not folder.exists() or (
+            folder.is_dir() and all(entry.name.endswith(".partial") for entry in folder.iterdir())
+        )
 
     @property
     def bounds(self) -> Bounds:
@@ -186,7 +207,7 @@ class RowOutput:
         """Raise OSError unless this process sees the arrays and may write to them."""
         for name in self.arrays:
             self._array(name)
-        if "://" not in self.path and not os.access(self.path, os.W_OK):
+        if not is_url(self.path) and not os.access(self.path, os.W_OK):
             msg = "no permission to write"
             raise PermissionError(msg)
 
@@ -234,35 +255,28 @@ class RowOutput:
             msg = f"{found} (first: rows {missing[0]}). Run again to write them."
             raise WriteFailed(msg)
         try:
-            zarr.open_group(self.path, mode="r+").attrs["complete"] = True
+            zarr.open_group(self._place, mode="r+").attrs["complete"] = True
         except OSError as error:
             raise self._failed(error) from error
 
     @property
     def complete(self) -> bool:
         """Whether `finish` has been reached, in this run or an earlier one."""
-        return bool(zarr.open_group(self.path, mode="r").attrs.get("complete"))
+        return bool(zarr.open_group(self._place, mode="r").attrs.get("complete"))
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._opened:
             # Otherwise Zarr leaves out chunks that are all 0, and they would look unwritten.
-            array = zarr.open_array(self.path, path=name, mode="r+")
+            array = zarr.open_array(self._place, path=name, mode="r+")
             self._opened[name] = array.with_config({"write_empty_chunks": True})
         return self._opened[name]
 
     def _failed(self, error: OSError) -> WriteFailed:
+        if isinstance(error, StoreError | SourceNotFound):  # which say what to do
+            return WriteFailed(f"{self.path} cannot be written. {error}")
         return WriteFailed(
             f"{self.path} cannot be written: {error}. Make room or choose another path, and run again."
         )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
-
-
-def _is_empty(path: str) -> bool:
-    if "://" in path:
-        return True  # an object store has no folders that could be in the way
-    folder = Path(path)
-    return not folder.exists() or (
-        folder.is_dir() and all(entry.name.endswith(".partial") for entry in folder.iterdir())
-    )
