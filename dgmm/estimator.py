@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_parameters, feature_names, settings_of
+from dgmm.data.address import Address
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine.model import Model
@@ -159,7 +159,7 @@ class GaussianMixture(FittedMixture):
         y: object = None,
         sample_weight: Any = None,
         *,
-        checkpoint: str | Path | None = None,
+        checkpoint: Address | None = None,
         observer: Observer | None = None,
     ) -> Self:
         """Fit the mixture, or go on with a fit that was interrupted.
@@ -275,7 +275,7 @@ class GaussianMixture(FittedMixture):
         return getattr(self, "_log_likelihoods", ()) if self._last(source) else ()
 
 
-def load(path: str | Path) -> GaussianMixture:
+def load(path: Address) -> GaussianMixture:
     """Read a model file that `GaussianMixture.save` or ``dgmm fit`` wrote; nothing in it is executed.
 
     Raises

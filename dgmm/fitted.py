@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_feature_names, seed_of
+from dgmm.data.address import Address
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine.likelihood import PreparedEStep, Score, total_score
@@ -65,7 +65,7 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         rows, labels = self._model.parameters.sample(int(n_samples), rng)
         return rows * self._model.frame.scale + self._model.frame.shift, labels
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: Address) -> None:
         """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
         check_is_fitted(self)
         self._model.save(path)

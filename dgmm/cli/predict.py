@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -43,7 +42,7 @@ from dgmm.engine.rowwise import QUANTITIES
 @json_option
 def predict(
     data: str,
-    model_file: Path,
+    model_file: str,
     out: str,
     dtype: str,
     reading: Reading,

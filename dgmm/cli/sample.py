@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 import click
 
@@ -22,7 +21,7 @@ from dgmm.engine.model import Model
 @click.option("--out", metavar="OUT.zarr", required=True, help="Folder or URL of the Zarr group.")
 @click.option("--seed", type=click.IntRange(min=0), help="[default: drawn, and told]")
 @json_option
-def sample(model_file: Path, n_rows: int, out: str, seed: int | None, *, as_json: bool) -> None:
+def sample(model_file: str, n_rows: int, out: str, seed: int | None, *, as_json: bool) -> None:
     """Draw rows from a model into a Zarr group: `rows` (n x D) and `labels`, ordered by component.
 
     Memory is bounded whatever n. The same model, n and seed give the same rows. What is there already is never

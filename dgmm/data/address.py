@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
@@ -55,10 +56,19 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def split_name(address: Address) -> tuple[str, str]:
-    """The folder of a file and the file's name."""
+    """The folder of a file and the file's name.
+
+    Raises
+    ------
+    InvalidParameter
+        It is a bucket; see also `plain`.
+    """
     text = plain(address)
     if not is_url(text):
-        return os.path.split(text)
+        return str(Path(text).parent), Path(text).name
+    if kind_of(text) and not split_url(text)[1]:
+        msg = f"{text} is a bucket, and a file was expected: name one in it, as in {text}/NAME."
+        raise InvalidParameter(msg)
     folder, _, name = text.rpartition("/")
     return folder, name
 

@@ -66,8 +66,8 @@ def open_source(
     ----------
     data : array-like, zarr.Array, str, path, dask.array.Array, xarray.Dataset, xarray.DataArray or Source
         Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder, a
-        ``.zip`` file or at a URL (``s3://``, ``gs://``, ``az://``, ``http(s)://`` or one of fsspec's), or of a NetCDF file. A Dask array of unknown chunk lengths is computed once to
-        measure them.
+        ``.zip`` file or at a URL (``s3://``, ``gs://``, ``az://``, ``http(s)://`` or one of fsspec's), or of a
+        NetCDF file. A Dask array of unknown chunk lengths is computed once to measure them.
     variables : str or sequence of str, optional
         Of a grid (xarray, a Zarr group, NetCDF): the data variables whose values are the features, in this order.
         Default: all, where they have the same dimensions.
@@ -91,6 +91,8 @@ def open_source(
     ------
     SourceNotFound
         There is nothing at the address.
+    StoreError
+        The object store refuses, or does not answer.
     InvalidData
         Not rows x features of real numbers: its subclasses `ShapeMismatch`, `UnsupportedDtype`,
         `MissingChunks`, `NonFiniteData`; or not Zarr at all.

@@ -6,10 +6,9 @@ made from the environment where it is used, and never pickled.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dgmm.data import credentials
 from dgmm.data.address import kind_of, split_url
@@ -26,7 +25,6 @@ Version = Mapping[str, str]
 # The first request to a bucket finds out whether anybody answers there; later ones outlast a disturbance.
 _HURRIED = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
 _PATIENT = {"max_retries": 8, "retry_timeout": timedelta(seconds=45)}
-_READ_AHEAD = 256 * 1024
 
 
 class Stored(NamedTuple):
@@ -138,20 +136,18 @@ def read(url: str) -> bytes:
     return _ask(url, ask)
 
 
-def open_reader(url: str, *, read_ahead: int = _READ_AHEAD) -> BinaryIO:
-    """A file-like reader at any place of an object, for libraries that want a file.
-
-    Parameters
-    ----------
-    url : str
-    read_ahead : int
-        Bytes of a request at least.
+def read_range(url: str, start: int, stop: int) -> memoryview:
+    """Bytes ``start:stop`` of an object.
 
     Raises
     ------
     FileNotFoundError, StoreError
     """
-    return io.BufferedReader(_Ranges(url, describe(url).size), read_ahead)
+
+    async def ask(obs: Any, store: Any, key: str) -> memoryview:
+        return memoryview(await obs.get_range_async(store, key, start=start, end=stop))
+
+    return _ask(url, ask)
 
 
 def write(url: str, content: bytes) -> Version:
@@ -280,34 +276,3 @@ def stored(meta: Any, folder: str) -> Stored:
 
 def _version(meta: Any) -> Version:
     return {key: meta[key] for key in ("e_tag", "version") if meta[key] is not None}
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a seekable raw file; each read is one request for a range."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._at = url, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
-            return 0
-        start = self._at
-
-        async def ask(obs: Any, store: Any, key: str) -> Any:
-            return await obs.get_range_async(store, key, start=start, end=stop)
-
-        content = memoryview(_ask(self._url, ask))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
+from dgmm.data.address import Address
 from dgmm.data.output import CHUNK_BYTES, UNIT_ROWS, RowOutput
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.model import Model
@@ -15,7 +15,7 @@ from dgmm.engine.model import Model
 def draw(
     model: Model,
     n_rows: int,
-    path: str | Path,
+    path: Address,
     *,
     seed: int,
     model_digest: str,

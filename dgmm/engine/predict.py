@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dgmm.data.address import Address
 from dgmm.data.output import RowOutput, unit_rows
 from dgmm.data.source import Block, Source
 from dgmm.engine.blas import one_blas_thread
@@ -92,7 +92,7 @@ def check_same_names(expected: Sequence[str], source: Source) -> None:
 
 
 def open_output(
-    path: str | Path,
+    path: Address,
     source: Source,
     model: Model,
     model_digest: str,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from dgmm.data.address import Address
 from dgmm.data.source import Source
 from dgmm.engine import record
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.checkpoint import Checkpoint, environment
+from dgmm.engine.checkpoint import Checkpoint
+from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.memory import check_plan, thread_bytes
@@ -70,7 +71,7 @@ def fit_model(
     settings: Settings,
     *,
     seed_is_given: bool,
-    checkpoint: str | Path | None = None,
+    checkpoint: Address | None = None,
     observer: Observer | None = None,
 ) -> tuple[Model, Outcome]:
     """Fit, or go on with a fit.
@@ -117,7 +118,7 @@ def select_model(
     contest: Contest,
     *,
     seed_is_given: bool,
-    checkpoint: str | Path | None = None,
+    checkpoint: Address | None = None,
     observer: Observer | None = None,
 ) -> tuple[Model, Outcome, Selection]:
     """Fit candidates in shared passes, or go on with that; see `fit_model`.
@@ -148,7 +149,7 @@ def select_model(
     return _model(selection.scan_of(best), outcome, source, settings), outcome, selection
 
 
-def _seeded(settings: Settings, checkpoint: str | Path | None, *, seed_is_given: bool) -> Settings:
+def _seeded(settings: Settings, checkpoint: Address | None, *, seed_is_given: bool) -> Settings:
     """With the seed that was given, recorded, or drawn now."""
     if seed_is_given:
         return settings
@@ -179,7 +180,7 @@ def _compute(
     mixtures: Sequence[tuple[int, CovarianceType]],
     sample_rows: int,
     identity: Callable[[str], dict[str, Any]],
-    directory: str | Path | None,
+    directory: Address | None,
     observer: Observer,
 ) -> T:
     """Run steps where the client, or this process, computes, once the memory that they need is there."""
@@ -201,7 +202,7 @@ def _durable(
     make: Callable[[Progress | None], T],
     passes: Passes,
     identity: Callable[[str], dict[str, Any]],
-    directory: str | Path | None,
+    directory: Address | None,
     observer: Observer,
 ) -> T:
     """Run steps, or go on with those in the directory: there, an event is on disk before it is told."""
