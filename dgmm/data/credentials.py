@@ -32,8 +32,6 @@ ENDPOINT = {
 }
 """What says where a store is, after "Check the network"."""
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "http": ""}
-# A large object may take minutes; a server that is silent for half a minute is not going to answer.
-_CLIENT = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "30min"}
 # obstore reads these itself, unless any option is given to it: then it takes those alone.
 _FROM_ENVIRONMENT = (
     *("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes"),
@@ -49,11 +47,11 @@ def environment() -> tuple[tuple[str, str], ...]:
 
 
 def client_options(kind: str) -> dict[str, Any]:
-    """obstore's client options."""
+    """What the environment says of connections, as obstore's client options."""
     if kind == "http":
-        return {**_CLIENT, "allow_http": True}
+        return {"allow_http": True}
     given = {key: os.environ.get(f"{_PREFIXES[kind]}{key.upper()}") for key in _FROM_ENVIRONMENT}
-    return _CLIENT | {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def store_options(kind: str) -> dict[str, Any]:

@@ -22,9 +22,24 @@ T = TypeVar("T")
 Version = Mapping[str, str]
 """Which writing of an object: a condition for the next one."""
 
-# The first request to a bucket finds out whether anybody answers there; later ones outlast a disturbance.
-_HURRIED = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-_PATIENT = {"max_retries": 8, "retry_timeout": timedelta(seconds=45)}
+
+class _Patience(NamedTuple):
+    """How long to wait for a store."""
+
+    timeouts: dict[str, str]
+    retries: dict[str, Any]
+
+
+# The first request to a bucket finds out whether anybody answers there.
+_HURRIED = _Patience(
+    {"connect_timeout": "3s", "read_timeout": "8s", "timeout": "10s"},
+    {"max_retries": 2, "retry_timeout": timedelta(seconds=5)},
+)
+# Later ones outlast a disturbance; a large object may take minutes, but silence in between is the end.
+_PATIENT = _Patience(
+    {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "30min"},
+    {"max_retries": 8, "retry_timeout": timedelta(seconds=45)},
+)
 
 
 class Stored(NamedTuple):
@@ -215,7 +230,7 @@ async def root_store(url: str) -> ObjectStore:
 _known: dict[str, tuple[tuple[tuple[str, str], ...], ObjectStore]] = {}
 
 
-def _open(root: str, patience: Mapping[str, Any]) -> ObjectStore:
+def _open(root: str, patience: _Patience) -> ObjectStore:
     _obstore()
     from obstore import store
 
@@ -226,8 +241,8 @@ def _open(root: str, patience: Mapping[str, Any]) -> ObjectStore:
     }[kind]  # fmt: skip
     made: ObjectStore = make.from_url(
         root,
-        client_options=credentials.client_options(kind),
-        retry_config=patience,
+        client_options=patience.timeouts | credentials.client_options(kind),
+        retry_config=patience.retries,
         **credentials.store_options(kind),
     )
     return made

@@ -23,7 +23,7 @@ _CAUSES = (
     re.compile(r" - HTTP error: ([\w ,]+)"),
 )
 # Machines in a cloud are asked for credentials here, when there are none elsewhere.
-_METADATA = ("169.254.169.254", "169.254.170.", "fd00:ec2", "metadata.google.internal")
+_METADATA = ("/latest/api/token", "/latest/meta-data", "computeMetadata", "/metadata/identity", "169.254.170.")
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP", "http": ""}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted")
 
@@ -57,7 +57,7 @@ def _is_obstores(error: Exception) -> bool:
 
 
 def _asks_machine(text: str) -> bool:
-    return any(address in text for address in _METADATA)
+    return any(path in text for path in _METADATA)
 
 
 def _translation(url: str, error: Exception) -> Exception:
