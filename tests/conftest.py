@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fittings import need
@@ -50,3 +51,9 @@ def s3(seaweed: seaweedfs.Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/credentials")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent/config")
     return f"s3://{seaweedfs.BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a folder that is empty, or not there yet: what tests of files run on twice."""
+    return str(tmp_path) if request.param == "disk" else request.getfixturevalue("s3")

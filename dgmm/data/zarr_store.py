@@ -34,8 +34,9 @@ class UrlStore(ObjectStore[Any]):
         self._prefix = f"{key}/" if key else ""
 
     async def _open(self) -> None:
+        # Several requests at once may open it: Zarr's own method would refuse the second.
         self.store = await root_store(self.url)
-        await super()._open()
+        self._is_open = True
 
     @property
     def supports_listing(self) -> bool:

@@ -13,9 +13,13 @@ import time
 import numpy as np
 import pytest
 import zarr
+from servers.http import web_server
 from zarr.storage import LocalStore
 
+from dgmm.data.address import kind_of
 from dgmm.data.output import RowOutput, unit_rows
+from dgmm.data.zarr_store import UrlStore
+from dgmm.engine.folder import folder_at
 from dgmm.errors import CheckpointMismatch, ForeignFile, WriteFailed
 
 ARRAYS = {
@@ -30,6 +34,10 @@ def start(path, **changes):
     return RowOutput.open(path, **{"arrays": ARRAYS, "chunk_rows": 10, "identity": IDENTITY, **changes})
 
 
+def opened(address):
+    return UrlStore(address) if kind_of(address) else address
+
+
 def values(first, last):
     rows = np.arange(first, last)
     return {
@@ -39,16 +47,17 @@ def values(first, last):
     }
 
 
-def test_written_whole_and_read_back(tmp_path):
-    output = start(tmp_path / "out.zarr")
+def test_written_whole_and_read_back(place):
+    path = f"{place}/out.zarr"
+    output = start(path)
     assert output.units[0] == (0, 10)
     assert output.units[-1] == (90, 95)
     for unit in output.units:
         output.write(*unit, values(*unit))
     assert not output.complete
     output.finish()
-    assert start(tmp_path / "out.zarr").complete
-    group = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert start(path).complete
+    group = zarr.open_group(opened(path), mode="r")
     assert dict(group.attrs) == {"dgmm": IDENTITY, "complete": True}
     assert {name for name, _ in group.members()} == set(ARRAYS)
     for name, expected in values(0, 95).items():
@@ -56,36 +65,37 @@ def test_written_whole_and_read_back(tmp_path):
         assert group[name].dtype == ARRAYS[name][1]
 
 
-def test_resumes_with_the_missing_units(tmp_path):
-    output = start(tmp_path / "out")
+def test_resumes_with_the_missing_units(place):
+    output = start(f"{place}/out")
     assert output.missing_units() == output.units
     output.write(0, 30, values(0, 30))
     output.write(90, 95, values(90, 95))
-    again = start(tmp_path / "out")
+    again = start(f"{place}/out")
     assert again.missing_units() == output.units[3:9]
-    (tmp_path / "out/log_density/c/1").unlink()
-    (tmp_path / "out/labels/c/0").write_bytes(b"")  # what a power cut can leave
+    folder_at(f"{place}/out/log_density/c").delete("1")
+    folder_at(f"{place}/out/labels/c").write("0", b"")  # what a power cut can leave
     assert again.missing_units() == [(0, 10), (10, 20), *output.units[3:9]]
     with pytest.raises(WriteFailed, match="8 of 10 units"):
         again.finish()
 
 
-def test_zeros_count_as_written(tmp_path):
-    output = start(tmp_path / "out")
+def test_zeros_count_as_written(place):
+    output = start(f"{place}/out")
     output.write(0, 10, {name: np.zeros((10, *shape[1:])) for name, (shape, _) in ARRAYS.items()})
     assert output.missing_units() == output.units[1:]
 
 
-def test_a_kill_while_creating(tmp_path):
-    start(tmp_path / "out", arrays={"labels": ARRAYS["labels"]})
-    assert start(tmp_path / "out").missing_units()  # the arrays that are not there yet are created
+def test_a_kill_while_creating(place):
+    start(f"{place}/out", arrays={"labels": ARRAYS["labels"]})
+    assert start(f"{place}/out").missing_units()  # the arrays that are not there yet are created
 
 
-def test_pickles_small(tmp_path):
-    output = start(tmp_path / "out")
+def test_pickles_small(place):
+    output = start(f"{place}/out")
     output.write(0, 10, values(0, 10))
     copy = pickle.dumps(output)
     assert len(copy) < 1000
+    assert os.environ.get("AWS_SECRET_ACCESS_KEY", "none here").encode() not in copy
     pickle.loads(copy).write(10, 20, values(10, 20))
     assert output.missing_units() == output.units[2:]
 
@@ -98,24 +108,24 @@ def test_pickles_small(tmp_path):
         ({"arrays": {"labels": ((95,), np.int64)}}, "labels of shape"),
     ],
 )
-def test_another_run_is_refused(tmp_path, changes, text):
-    start(tmp_path / "out")
-    with pytest.raises(CheckpointMismatch, match=f"{tmp_path}/out holds .*{text}.*remove that folder"):
-        start(tmp_path / "out", **changes)
+def test_another_run_is_refused(place, changes, text):
+    start(f"{place}/out")
+    with pytest.raises(CheckpointMismatch, match=f"{place}/out holds .*{text}.*remove that folder"):
+        start(f"{place}/out", **changes)
 
 
-def test_foreign_folders_are_refused(tmp_path):
-    (tmp_path / "photos").mkdir()
-    start(tmp_path / "photos")  # an empty folder will do
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/file").touch()
-    zarr.open_group(tmp_path / "group", mode="w")
-    zarr.open_group(tmp_path / "group2", mode="w", zarr_format=2)
-    zarr.create_array(tmp_path / "array", shape=(3,), dtype="f4")
-    (tmp_path / "file").touch()
+def test_foreign_folders_are_refused(place):
+    for name in ("photos", "full"):
+        folder_at(f"{place}/{name}").make()
+    start(f"{place}/photos")  # an empty folder will do
+    folder_at(f"{place}/full").write("file", b"")
+    zarr.open_group(opened(f"{place}/group"), mode="w")
+    zarr.open_group(opened(f"{place}/group2"), mode="w", zarr_format=2)
+    zarr.create_array(opened(f"{place}/array"), shape=(3,), dtype="f4")
+    folder_at(place).write("file", b"")
     for name in ("full", "group", "group2", "array", "file"):
         with pytest.raises(ForeignFile, match="remove it"):
-            start(tmp_path / name)
+            start(f"{place}/{name}")
 
 
 @pytest.mark.parametrize(("first", "last"), [(5, 10), (0, 15), (90, 100)])
@@ -148,11 +158,28 @@ def test_no_permission(tmp_path):
         start(tmp_path / "file/out")
 
 
-def test_on_an_object_store():
-    pytest.importorskip("fsspec")
+def test_on_a_filesystem_of_fsspec():
+    fsspec = pytest.importorskip("fsspec")
     output = start("memory://dgmm-output/out")
     output.write(0, 10, values(0, 10))
     assert start("memory://dgmm-output/out").missing_units() == output.units[1:]
+    fsspec.filesystem("memory").pipe("/dgmm-output/full/file", b"")
+    with pytest.raises(ForeignFile, match="remove it"):
+        start("memory://dgmm-output/full")
+
+
+def test_an_object_store_that_refuses(s3, seaweed, monkeypatch, tmp_path):
+    output = start(f"{s3}/out")
+    for name, value in seaweed.environment(seaweed.reader).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WriteFailed, match=f"{s3}/out cannot be written.*access is refused.*AWS_PROFILE"):
+        pickle.loads(pickle.dumps(output)).write(0, 10, values(0, 10))
+    with pytest.raises(WriteFailed, match=f"{s3}/other cannot be written.*access is refused"):
+        start(f"{s3}/other")
+    with pytest.raises(WriteFailed, match=r"s3://no-such-bucket does not exist.*create it"):
+        start("s3://no-such-bucket/out")
+    with web_server(tmp_path) as url, pytest.raises(WriteFailed, match="nothing can be written to a web server"):
+        start(f"{url}/out")
 
 
 def test_wide_responsibilities_are_cut_into_columns(tmp_path):
@@ -180,7 +207,8 @@ def test_units_suit_the_blocks(bounds, row_bytes, expected):
     assert unit_rows(np.array(bounds), row_bytes) == expected
 
 
-def test_a_killed_writer_leaves_no_half_chunk(tmp_path):
+def test_a_killed_writer_leaves_no_half_chunk(place, tmp_path):
+    path = f"{place}/out"
     # The chunks are large enough for the kill to fall into the middle of a write now and then.
     code = (
         "import sys, numpy as np; from dgmm.data.output import RowOutput\n"
@@ -191,15 +219,15 @@ def test_a_killed_writer_leaves_no_half_chunk(tmp_path):
         "    for unit in out.units: out.write(*unit, {'x': values})\n"
     )
     for pause in (0.1, 0.15):
-        writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE)
+        writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
         writer.stdout.readline()
         time.sleep(pause)
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
-        output = RowOutput.open(tmp_path / "out", arrays={"x": ((10**7,), "f8")}, chunk_rows=10**6, identity={})
+        output = RowOutput.open(path, arrays={"x": ((10**7,), "f8")}, chunk_rows=10**6, identity={})
         assert not list((tmp_path / "out").rglob("*.partial"))
         missing = output.missing_units()
         expected = np.random.default_rng(0).random(10**6)
-        array = zarr.open_array(tmp_path / "out/x", mode="r")
+        array = zarr.open_array(opened(f"{path}/x"), mode="r")
         for unit in set(output.units) - set(missing):
             np.testing.assert_array_equal(array[slice(*unit)], expected)

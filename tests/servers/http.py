@@ -15,6 +15,10 @@ from pathlib import Path
 CONDITIONS = {"if-match", "if-none-match"}
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of 5, the usual, a burst of requests loses some, which are sent again after a second
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
@@ -75,7 +79,7 @@ def silence() -> Iterator[str]:
 
 @contextmanager
 def _serving(handler: type[BaseHTTPRequestHandler] | partial[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
