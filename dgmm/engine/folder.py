@@ -104,17 +104,11 @@ def folder_at(address: Address) -> Folder:
     InvalidParameter
         Another URL, or one that holds a password.
     """
-    text = plain(address)
+    text = _kept_at(address)
     if kind_of(text):
         from dgmm.engine.object_folder import ObjectFolder
 
         return ObjectFolder(text)
-    if is_url(text):
-        msg = (
-            f"{text}: checkpoints and models are kept in folders and in object stores (s3://, gs://, az://). "
-            "Choose another address."
-        )
-        raise InvalidParameter(msg)
     from dgmm.engine.local_folder import LocalFolder
 
     return LocalFolder(Path(text))
@@ -122,7 +116,7 @@ def folder_at(address: Address) -> Folder:
 
 def file_at(address: Address) -> tuple[Folder, str]:
     """The folder that holds the file at an address, and the file's name; see `folder_at`."""
-    folder, name = split_name(address)
+    folder, name = split_name(_kept_at(address))
     return folder_at(folder), name
 
 
@@ -134,3 +128,15 @@ def is_folder(address: Address) -> bool:
     from dgmm.data import store
 
     return not store.is_object(text) and store.is_folder(text)
+
+
+def _kept_at(address: Address) -> str:
+    """The address as text, if files are kept there."""
+    text = plain(address)
+    if is_url(text) and not kind_of(text):
+        msg = (
+            f"{text}: checkpoints and models are kept in folders and in object stores (s3://, gs://, az://). "
+            "Choose another address."
+        )
+        raise InvalidParameter(msg)
+    return text

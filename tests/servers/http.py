@@ -16,7 +16,9 @@ CONDITIONS = {"if-match", "if-none-match"}
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # of 5, the usual, a burst of requests loses some, which are sent again after a second
+    request_queue_size = (
+        128  # of 5, the usual, a burst of requests loses some, which are sent again after a second
+    )
 
 
 class _Quiet(SimpleHTTPRequestHandler):
