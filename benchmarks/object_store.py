@@ -28,7 +28,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dgmm import GaussianMixture
 from dgmm.data import store
-from dgmm.data.source import iter_blocks, open_source
+from dgmm.data.opening import open_source
+from dgmm.data.source import iter_blocks
 from dgmm.engine.events import Event, Iterated
 from dgmm.engine.run import Silence
 

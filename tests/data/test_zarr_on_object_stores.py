@@ -9,13 +9,15 @@ import shutil
 import numpy as np
 import obstore
 import pytest
+import xarray
 import zarr
 from obstore.store import S3Store
 from servers.http import web_server
 from zarr.storage import ObjectStore
 
 from dgmm.data import store
-from dgmm.data.source import iter_blocks, open_source
+from dgmm.data.opening import open_source
+from dgmm.data.source import iter_blocks
 from dgmm.data.zarr_array import ZarrSource
 from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, MissingChunks, SourceNotFound, StoreError
@@ -24,7 +26,7 @@ ROWS = np.random.default_rng(1).normal(size=(100, 3))
 
 
 def gather(source):
-    return np.concatenate([rows for _, rows in iter_blocks(source.block_input(0, source.n_blocks))])
+    return np.concatenate([block.rows for block in iter_blocks(source.block_input(0, source.n_blocks))])
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_a_pickle_holds_the_url_and_no_credentials(stored, seaweed, monkeypatch)
     for name, value in seaweed.environment(seaweed.reader).items():
         monkeypatch.setenv(name, value)
     received = pickle.loads(content)
-    np.testing.assert_array_equal(np.concatenate([rows for _, rows in iter_blocks(received)]), ROWS)
+    np.testing.assert_array_equal(np.concatenate([block.rows for block in iter_blocks(received)]), ROWS)
 
 
 def test_arriving_asks_nobody(stored, monkeypatch):
@@ -185,3 +187,52 @@ def test_a_web_server_of_groups_and_shards(tmp_path):
         group.create_array("x", data=ROWS, chunks=(10, 3), shards=(50, 3))
         with pytest.raises(StoreError, match=r"does not support the request .*range"):
             open_source(f"{url}/g/x")
+
+
+@pytest.fixture
+def ocean():
+    values = np.random.default_rng(2).normal(size=(4, 6, 8))
+    values[:, 2, 3] = np.nan
+    return xarray.Dataset(
+        {name: (("time", "lat", "lon"), sign * values) for name, sign in (("temp", 1), ("salt", -1))},
+        {"time": np.arange(4), "lat": np.arange(6.0), "lon": np.arange(8.0)},
+    )
+
+
+BOTH = ("temp", "salt")
+ENCODING = {name: {"chunks": (2, 6, 8)} for name in BOTH}
+
+
+def test_a_grid(s3, ocean, seaweed):
+    ocean.to_zarr(UrlStore(f"{s3}/ocean"), encoding=ENCODING, consolidated=False)
+    source = open_source(f"{s3}/ocean", variables=BOTH)
+    expected = open_source(ocean, variables=BOTH)
+    assert source.name == f"{s3}/ocean"
+    np.testing.assert_array_equal(gather(source), gather(expected))
+    content = pickle.dumps(source.block_input(0, 1))
+    assert seaweed.owner.secret.encode() not in content
+    first = source.fingerprint()
+    assert open_source(f"{s3}/ocean", variables=BOTH).fingerprint() == first
+    store.write(f"{s3}/ocean/temp/c/0/0/0", store.read(f"{s3}/ocean/temp/c/1/0/0"))
+    assert open_source(f"{s3}/ocean", variables=BOTH).fingerprint() != first
+    with pytest.raises(SourceNotFound, match=f"{s3}/oceans"):
+        open_source(f"{s3}/oceans")
+
+
+def test_a_grid_whose_store_refuses(s3, ocean, monkeypatch):
+    ocean.to_zarr(UrlStore(f"{s3}/ocean"), encoding=ENCODING, consolidated=False)
+    node = zarr.open_group(UrlStore(f"{s3}/ocean", read_only=True), mode="r")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreError, match="access is refused"):
+        open_source(pickle.loads(pickle.dumps(node)))
+
+
+def test_a_grid_on_a_web_server(tmp_path, ocean):
+    ocean.to_zarr(tmp_path / "listed", encoding=ENCODING, consolidated=True, zarr_format=2)
+    ocean.to_zarr(tmp_path / "unlisted", encoding=ENCODING, consolidated=False, zarr_format=2)
+    with web_server(tmp_path) as url:
+        np.testing.assert_array_equal(
+            gather(open_source(f"{url}/listed", variables=BOTH)), gather(open_source(ocean, variables=BOTH))
+        )
+        with pytest.raises(InvalidData, match="Name one of its arrays"):
+            open_source(f"{url}/unlisted")

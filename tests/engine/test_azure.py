@@ -13,7 +13,7 @@ from servers.azurite import CONTAINER, Azurite, azurite, install
 
 from dgmm import GaussianMixture, load
 from dgmm.data import store
-from dgmm.data.source import open_source
+from dgmm.data.opening import open_source
 from dgmm.data.zarr_store import UrlStore
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.folder import Changed, folder_at
