@@ -174,8 +174,9 @@ class GaussianMixture(FittedMixture):
         sample_weight : like X, shape (n,), optional
             Chunked in any way.
         checkpoint : path, optional
-            A directory. Every finished start and every iteration is made durable in it; the same fit on the
-            same directory goes on where it stopped and ends with the same bits as an unbroken one.
+            A directory, or the URL of an object store (``s3://bucket/run1``). Every finished start and every
+            iteration is made durable in it; the same fit on the same directory goes on where it stopped and ends
+            with the same bits as an unbroken one.
         observer : Observer, optional
             Hears of every event; by default a log if `verbose`.
 
@@ -278,11 +279,18 @@ class GaussianMixture(FittedMixture):
 def load(path: Address) -> GaussianMixture:
     """Read a model file that `GaussianMixture.save` or ``dgmm fit`` wrote; nothing in it is executed.
 
+    Parameters
+    ----------
+    path : str or path
+        A file, or the URL of an object store or of a web server.
+
     Raises
     ------
     SourceNotFound
         There is no such file.
     ForeignFile, CorruptFile, NewerSchema
         It cannot be used.
+    StoreError
+        The object store refuses, or does not answer.
     """
     return GaussianMixture._of_model(Model.load(path))

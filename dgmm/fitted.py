@@ -66,7 +66,17 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return rows * self._model.frame.scale + self._model.frame.shift, labels
 
     def save(self, path: Address) -> None:
-        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
+        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it.
+
+        Parameters
+        ----------
+        path : str or path
+            A file, or the URL of an object store (``s3://bucket/model.dgmm``).
+
+        Raises
+        ------
+        WriteFailed, StoreError
+        """
         check_is_fitted(self)
         self._model.save(path)
 

@@ -119,7 +119,7 @@ def select(
         Fraction of rows left out, chosen by seed and global index; 0.1 for that criterion, else 0.
     sample_weight : like X, shape (n,), optional
     checkpoint : path, optional
-        A directory that makes the selection resumable, as in `GaussianMixture.fit`.
+        A directory or URL that makes the selection resumable, as in `GaussianMixture.fit`.
     observer : Observer, optional
     **settings
         Parameters of `GaussianMixture`: tol, n_init, random_state, reg_covar, ...

@@ -31,7 +31,7 @@ def draw(
     model : Model
     n_rows : int
     path : str or path
-        A folder, or a URL that fsspec understands.
+        A folder, the URL of an object store, or another URL that fsspec understands.
     seed : int
     model_digest : str
         Digest of the model's file.

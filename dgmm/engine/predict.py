@@ -104,7 +104,7 @@ def open_output(
     Parameters
     ----------
     path : str or path
-        A folder, or a URL that fsspec understands.
+        A folder, the URL of an object store, or another URL that fsspec understands.
     source : Source
     model : Model
     model_digest : str

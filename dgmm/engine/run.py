@@ -83,7 +83,8 @@ def fit_model(
     seed_is_given : bool
         Otherwise the seed recorded in the checkpoint is used, or a new one drawn.
     checkpoint : path, optional
-        The directory in which every finished start and every iteration is made durable.
+        The directory, or the URL of an object store, in which every finished start and every iteration is made
+        durable.
     observer : Observer, optional
 
     Returns

@@ -72,6 +72,20 @@ def test_a_pickle_holds_the_url_and_no_credentials(stored, seaweed, monkeypatch)
     np.testing.assert_array_equal(np.concatenate([block.rows for block in iter_blocks(received)]), ROWS)
 
 
+def test_a_pickle_holds_no_credentials_of_a_profile_either(stored, seaweed, monkeypatch, tmp_path):
+    pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    keys = f"aws_access_key_id = {seaweed.reader.key}\naws_secret_access_key = {seaweed.reader.secret}\n"
+    (tmp_path / "credentials").write_text(f"[default]\n{keys}")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    source = open_source(stored)
+    np.testing.assert_array_equal(gather(source), ROWS)
+    content = pickle.dumps(source)
+    for secret in (seaweed.reader.key, seaweed.reader.secret):
+        assert secret.encode() not in content
+
+
 def test_arriving_asks_nobody(stored, monkeypatch):
     content = pickle.dumps(open_source(stored))
     with monkeypatch.context() as patch:

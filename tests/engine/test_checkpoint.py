@@ -324,22 +324,22 @@ def takes_over(directory, monkeypatch, steps):
 
 @pytest.mark.parametrize("saved", [6, 5], ids=["new", "over another"])
 def test_a_store_refuses_what_a_superseded_driver_writes(s3, monkeypatch, saved):
-    """Frozen between the look at the owner and the write: only the condition of the write can stop it."""
+    """Frozen right after its look at the owner: only the condition of the write can stop it."""
     with opened(s3) as frozen:
         save_steps(frozen, range(6))
-        real, successors = frozen.folder.put, []
+        real, found = frozen._ownership.check, []
 
-        def put(name, content, over):
-            if not successors:
-                successors.append(takes_over(s3, monkeypatch, [saved]))
-                successors.append(contents(s3))
-            return real(name, content, over)
+        def check():
+            real()
+            if not found:
+                found.append(takes_over(s3, monkeypatch, [saved]))
+                found.append(contents(s3))
 
-        monkeypatch.setattr(frozen.folder, "put", put)
+        monkeypatch.setattr(frozen._ownership, "check", check)
         with pytest.raises(Superseded, match="node7"):
             frozen.save(f"iteration-{saved:06d}", {"of": "the frozen one"}, {})
-        assert contents(s3) == successors[1]
-        successors[0].__exit__()
+        assert contents(s3) == found[1]
+        found[0].__exit__()
 
 
 def test_a_driver_frozen_after_its_write_deletes_nothing_of_its_successor(directory, monkeypatch):
