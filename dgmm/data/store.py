@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dgmm.data import credentials
 from dgmm.data.address import kind_of, split_url
-from dgmm.data.store_errors import answered, translated
+from dgmm.data.store_errors import answered, translated, writing
 from dgmm.errors import MissingExtra, StoreError
 
 if TYPE_CHECKING:
@@ -271,12 +271,16 @@ def _ask(url: str, question: Callable[[Any, Any, str], Awaitable[T]]) -> T:
 
 def _put(url: str, content: bytes, mode: Any) -> Version:
     async def ask(obs: Any, store: Any, key: str) -> Version:
-        try:
-            # Parts of a large object would be written unconditionally.
-            return _version(await obs.put_async(store, key, content, mode=mode, use_multipart=False))
-        except (obs.exceptions.AlreadyExistsError, obs.exceptions.PreconditionError):
-            msg = f"{url} was written by somebody else"
-            raise FileExistsError(msg) from None
+        refused = [obs.exceptions.AlreadyExistsError, obs.exceptions.PreconditionError]
+        if isinstance(mode, dict):
+            refused.append(FileNotFoundError)  # Amazon's answer where there is nothing to replace
+        with writing(url):
+            try:
+                # Parts of a large object would be written unconditionally.
+                return _version(await obs.put_async(store, key, content, mode=mode, use_multipart=False))
+            except tuple(refused):
+                msg = f"{url} was written, or deleted, by somebody else"
+                raise FileExistsError(msg) from None
 
     check_writable(url)
     return _ask(url, ask)

@@ -46,6 +46,21 @@ def translated(url: str) -> Iterator[None]:
         raise _translation(url, error) from None
 
 
+@contextlib.contextmanager
+def writing(url: str) -> Iterator[None]:
+    """The same while something is written: what is not there then can only be the bucket."""
+    with translated(url):
+        try:
+            yield
+        except FileNotFoundError:
+            raise no_bucket(url) from None
+
+
+def no_bucket(url: str) -> SourceNotFound:
+    """The error of a bucket that does not exist."""
+    return SourceNotFound(f"{url}: {split_url(url)[0]} does not exist. Check its name, or create it first.")
+
+
 def answered(error: Exception) -> bool:
     """Whether it was the store itself that refused, and not silence or a lack of credentials."""
     text = str(error)
@@ -65,7 +80,7 @@ def _translation(url: str, error: Exception) -> Exception:
     kind, bucket = kind_of(url) or "http", split_url(url)[0]
     status, code = _found(_STATUS, text), _found(_CODE, text)
     if code in _NO_BUCKET:
-        return SourceNotFound(f"{url}: {bucket} does not exist. Check its name, or create it first.")
+        return no_bucket(url)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"there is no object {url}")
     said = f"{status} ({code})" if code else status

@@ -11,7 +11,7 @@ from zarr.storage import ObjectStore
 
 from dgmm.data.address import split_url
 from dgmm.data.store import Stored, check_writable, only_serves, root_store, stored
-from dgmm.data.store_errors import translated
+from dgmm.data.store_errors import translated, writing
 
 
 class UrlStore(ObjectStore[Any]):
@@ -90,14 +90,14 @@ class UrlStore(ObjectStore[Any]):
         """Write the object."""
         check_writable(self.url)
         await self._ensure_open()
-        with translated(f"{self.url}/{key}"):
+        with writing(f"{self.url}/{key}"):
             await super().set(self._prefix + key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write the object unless there is one."""
         check_writable(self.url)
         await self._ensure_open()
-        with translated(f"{self.url}/{key}"):
+        with writing(f"{self.url}/{key}"):
             await super().set_if_not_exists(self._prefix + key, value)
 
     async def delete(self, key: str) -> None:

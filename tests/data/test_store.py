@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from servers.http import silence, web_server
+from servers.http import amazon, silence, web_server
 from servers.seaweedfs import OPEN_BUCKET
 
 from dgmm.data import store
@@ -60,6 +60,17 @@ def test_conditions_are_kept(s3):
     with pytest.raises(FileExistsError):
         store.put(url, b"3", second)
     assert not store.is_object(url)
+
+
+def test_nothing_to_replace_as_amazon_says_it(s3, monkeypatch):
+    with amazon() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(FileExistsError, match="written, or deleted, by somebody else"):
+            store.put(f"{s3}/x", b"1", {"e_tag": '"1"'})
+        with pytest.raises(SourceNotFound, match="does not exist"):
+            store.put(f"{s3}/x", b"1", None)
+        with pytest.raises(FileNotFoundError, match=f"no object {s3}/x"):
+            store.read(f"{s3}/x")
 
 
 def test_a_reader_at_any_place(s3):

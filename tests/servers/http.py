@@ -58,6 +58,31 @@ class _Stripping(BaseHTTPRequestHandler):
         pass
 
 
+class _Amazon(BaseHTTPRequestHandler):
+    """An empty bucket, in words of Amazon's that SeaweedFS does not use."""
+
+    def _nothing(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        code = "NoSuchKey" if self.headers.get("If-Match") or self.command == "GET" else "NoSuchBucket"
+        content = b"" if self.command == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = _nothing
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def amazon() -> Iterator[str]:
+    """Answers 404 to everything: to a write that is to replace an object, for there is none."""
+    with _serving(_Amazon) as url:
+        yield url
+
+
 @contextmanager
 def web_server(folder: Path) -> Iterator[str]:
     """Python's own, of the files in a folder: no listing for machines, no ranges."""
