@@ -24,6 +24,7 @@ Each message says what was found, what was expected, and what to do.
     │   ├── ForeignFile                      not written by dgmm
     │   ├── NewerSchema                      written by a later version
     │   └── WriteFailed (OSError)            no room, no permission, I/O error
+    ├── StoreError (OSError)                 an object store refuses, or does not answer
     ├── CheckpointError                      a checkpoint directory
     │   ├── CheckpointMismatch               it belongs to another fit
     │   ├── CheckpointInUse                  another driver is at work in it
@@ -134,6 +135,13 @@ class NewerSchema(FileError):
 
 class WriteFailed(FileError, OSError):
     """A file could not be written; what was there before is intact."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class StoreError(DgmmError, OSError):
+    """An object store refuses a request, or does not answer."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

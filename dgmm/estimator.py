@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_parameters, feature_names, settings_of
+from dgmm.data.address import Address
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine.model import Model
@@ -160,7 +160,7 @@ class GaussianMixture(FittedMixture):
         y: object = None,
         sample_weight: Any = None,
         *,
-        checkpoint: str | Path | None = None,
+        checkpoint: Address | None = None,
         observer: Observer | None = None,
     ) -> Self:
         """Fit the mixture, or go on with a fit that was interrupted.
@@ -175,8 +175,9 @@ class GaussianMixture(FittedMixture):
         sample_weight : like X, shape (n,), optional
             Chunked in any way.
         checkpoint : path, optional
-            A directory. Every finished start and every iteration is made durable in it; the same fit on the
-            same directory goes on where it stopped and ends with the same bits as an unbroken one.
+            A directory, or the URL of an object store (``s3://bucket/run1``). Every finished start and every
+            iteration is made durable in it; the same fit on the same directory goes on where it stopped and ends
+            with the same bits as an unbroken one.
         observer : Observer, optional
             Hears of every event; by default a log if `verbose`.
 
@@ -275,8 +276,13 @@ class GaussianMixture(FittedMixture):
         return getattr(self, "_log_likelihoods", ()) if self._last(source) else ()
 
 
-def load(path: str | Path) -> GaussianMixture:
+def load(path: Address) -> GaussianMixture:
     """Read a model file that `GaussianMixture.save` or ``dgmm fit`` wrote; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, or the URL of an object store or of a web server.
 
     Raises
     ------
@@ -284,5 +290,7 @@ def load(path: str | Path) -> GaussianMixture:
         There is no such file.
     ForeignFile, CorruptFile, NewerSchema
         It cannot be used.
+    StoreError
+        The object store refuses, or does not answer.
     """
     return GaussianMixture._of_model(Model.load(path))

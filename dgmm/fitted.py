@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dgmm.arguments import check_feature_names, seed_of
+from dgmm.data.address import Address
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine.anomalies import threshold_of
@@ -118,8 +118,18 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         rows, labels = self._model.parameters.sample(int(n_samples), rng)
         return rows * self._model.frame.scale + self._model.frame.shift, labels
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it."""
+    def save(self, path: Address) -> None:
+        """Write the fitted model to one file, durably and atomically; `dgmm.load` reads it.
+
+        Parameters
+        ----------
+        path : str or path
+            A file, or the URL of an object store (``s3://bucket/model.dgmm``).
+
+        Raises
+        ------
+        WriteFailed, StoreError
+        """
         check_is_fitted(self)
         self._model.save(path)
 

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
+from dgmm.data.address import Address
 from dgmm.data.source import Source
 from dgmm.engine.candidates import Entry
 from dgmm.engine.run import Observer, select_model
@@ -95,7 +95,7 @@ def select(
     criterion: str = "bic",
     holdout: float | None = None,
     sample_weight: Any = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: Address | None = None,
     observer: Observer | None = None,
     **settings: Any,
 ) -> Selection:
@@ -119,7 +119,7 @@ def select(
         Fraction of rows left out, chosen by seed and global index; 0.1 for that criterion, else 0.
     sample_weight : like X, shape (n,), optional
     checkpoint : path, optional
-        A directory that makes the selection resumable, as in `GaussianMixture.fit`.
+        A directory or URL that makes the selection resumable, as in `GaussianMixture.fit`.
     observer : Observer, optional
     **settings
         Parameters of `GaussianMixture`: tol, n_init, random_state, reg_covar, ...

@@ -10,6 +10,9 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export DASK_TEMPORARY_DIRECTORY="${SCRATCH:-${TMPDIR:-/tmp}}"
 
 MAX_RESTARTS=${MAX_RESTARTS:-20}
+# What a job keeps beside its checkpoint is in the current folder where that is a URL.
+BESIDE=${CHECKPOINT:-none}
+if [[ $BESIDE == *://* ]]; then BESIDE=${BESIDE#*://} BESIDE=${BESIDE//\//-}; fi
 driver='' warned=''
 trap 'warned=yes; [ -z "$driver" ] || kill -USR1 "$driver"' USR1
 trap '[ -z "$driver" ] || kill -TERM "$driver"' TERM INT
@@ -26,7 +29,7 @@ resumable() {
   wait "$driver"
   code=$?
   [ -z "$timer" ] || pkill -P "$timer" || true
-  [ "$code" -ne 0 ] || rm -f "${CHECKPOINT:-none}.restarts"
+  [ "$code" -ne 0 ] || rm -f "$BESIDE.restarts"
   echo "$(date '+%F %T'): dgmm ended with exit code $code"
   if [ "$code" -eq 75 ] && [ -n "$warned" ] && [ -n "${SLURM_JOB_ID:-}${BATCH_SYSTEM:-}" ]; then run_again; fi
   # Asked to by -Q 75, LSF would run a job again that its user has cancelled.
@@ -35,7 +38,7 @@ resumable() {
 }
 
 run_again() {
-  local count="$CHECKPOINT.restarts" restarts
+  local count="$BESIDE.restarts" restarts
   restarts="${SLURM_RESTART_COUNT:-$(cat "$count" 2>/dev/null || echo 0)}"
   if [ "$restarts" -ge "$MAX_RESTARTS" ]; then
     echo "restarted $restarts times, which is MAX_RESTARTS: submit the job again to go on"

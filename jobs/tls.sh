@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # Sourced by scripts that start a scheduler which other machines reach: whoever can talk to one can run code as
 # you, so both sides show a certificate that is made for this run, in a folder that only you can read.
-mkdir -p "$(dirname "$CHECKPOINT")" || exit 1
-TLS=$(umask 077 && mkdir -p "$CHECKPOINT.tls" && mktemp -d "$CHECKPOINT.tls/XXXXXX") || exit 1
+BESIDE=${BESIDE:-$CHECKPOINT} # as in resumable.sh
+mkdir -p "$(dirname "$BESIDE")" || exit 1
+TLS=$(umask 077 && mkdir -p "$BESIDE.tls" && mktemp -d "$BESIDE.tls/XXXXXX") || exit 1
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$TLS"' EXIT
 (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=dgmm \
   -keyout "$TLS/key.pem" -out "$TLS/cert.pem" 2>"$TLS/openssl.log") || {

@@ -16,6 +16,10 @@ ITERATIONS = 40
 FIT = ("-k", 3, "--seed", 3, "--tol", 0, "--max-iter", ITERATIONS)
 
 
+# On the fixture `place`, where the same takes long on S3.
+SLOW_ON_S3 = pytest.mark.parametrize("place", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+
+
 def need(missing: str) -> None:
     """Skip, saying why, where programs are not installed; in CI, which installs them, fail."""
     if missing:

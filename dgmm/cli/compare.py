@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dgmm.cli.options import check_writable, json_option
+from dgmm.cli.options import FileAddressType, check_writable, json_option
 from dgmm.cli.table import aligned, finite, show
 from dgmm.engine import archive
 from dgmm.engine.model import Model
@@ -22,16 +21,16 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("models", nargs=-1, required=True, type=FileAddressType())
 @click.option(
     "--criterion", type=click.Choice(_CRITERIA), default="bic", show_default=True, help="Lower is better."
 )
 @click.option(
-    "--best", "best_file", metavar="OUT", type=click.Path(path_type=Path, dir_okay=False),
+    "--best", "best_file", metavar="OUT", type=FileAddressType(),
     help="Where a copy of the best model goes.",
 )  # fmt: skip
 @json_option
-def compare(models: tuple[Path, ...], criterion: str, best_file: Path | None, *, as_json: bool) -> None:
+def compare(models: tuple[str, ...], criterion: str, best_file: str | None, *, as_json: bool) -> None:
     """Rank MODELS that were fitted to the same rows: those of a job array, say.
 
     The log-likelihood is what the last iteration of each fit found, so no pass over the data is needed.
@@ -48,7 +47,7 @@ def compare(models: tuple[Path, ...], criterion: str, best_file: Path | None, *,
             )
             raise ShapeMismatch(msg)
     if best_file is not None:
-        archive.write(best_file, Path(best["path"]).read_bytes())
+        archive.write(best_file, archive.content(best["path"]))
     rows = [[title for title, _, _ in _COLUMNS] + [""]]
     rows += [[format(facts[name], form) for _, name, form in _COLUMNS] + [facts["remark"]] for facts in found]
     copied = f"; copied to {best_file}" if best_file else ""
@@ -57,7 +56,7 @@ def compare(models: tuple[Path, ...], criterion: str, best_file: Path | None, *,
     show({"best": best["path"], "models": shown}, "\n".join(lines), as_json=as_json)
 
 
-def _judged(path: Path) -> dict[str, Any]:
+def _judged(path: str) -> dict[str, Any]:
     model = Model.load(path)
     parameters = model.parameters
     if not (model.history and model.weight):
@@ -65,7 +64,7 @@ def _judged(path: Path) -> dict[str, Any]:
         raise ShapeMismatch(msg)
     total = model.history[-1] * model.weight
     return {
-        "path": str(path),
+        "path": path,
         "n_components": parameters.n_components,
         "covariance_type": parameters.covariance.name,
         "log_likelihood": model.history[-1],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dgmm.cli.fitting import DEFAULTS, fit_options, resumable, say_if_complete, setting
 from dgmm.cli.options import (
+    FileAddressType,
     Reading,
     Where,
     check_writable,
@@ -27,7 +27,7 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
 @click.command()
 @data_argument
 @click.option(
-    "--model", "model_file", metavar="OUT", required=True, type=click.Path(path_type=Path, dir_okay=False)
+    "--model", "model_file", metavar="OUT", required=True, type=FileAddressType(), help="Path or URL to write to."
 )
 @click.option(
     "-k", "--n-components", default=DEFAULTS["n_components"], show_default=True, type=click.IntRange(min=1),
@@ -42,9 +42,9 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
 @json_option
 def fit(
     data: str,
-    model_file: Path,
+    model_file: str,
     weights: str | None,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     reading: Reading,
     where: Where,
     *,
@@ -67,7 +67,7 @@ def fit(
     mixture.save(model_file)
     parameters = mixture._model.in_data_units()
     facts = {
-        "model": str(model_file),
+        "model": model_file,
         "rows": mixture._model.n_rows,
         "rows_left_out": mixture.n_missing_,
         "n_iter": mixture.n_iter_,

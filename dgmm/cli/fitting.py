@@ -6,13 +6,12 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dgmm.cli import signals
-from dgmm.cli.options import Command, log
+from dgmm.cli.options import AddressType, Command, log
 from dgmm.cli.progress import FitLog
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.estimator import GaussianMixture
@@ -40,7 +39,7 @@ _OPTIONS = (
         "--seed", "random_state", type=click.IntRange(min=0), help="Of sample and starts.  [default: drawn]"
     ),
     click.option("--weights", metavar="DATA", help="One weight a row: an address, or a column of the table."),
-    click.option("--checkpoint", metavar="DIR", type=click.Path(path_type=Path), help="Makes it resumable."),
+    click.option("--checkpoint", metavar="DIR|URL", type=AddressType(), help="Makes it resumable."),
 )
 
 
@@ -50,7 +49,7 @@ def fit_options(command: Command) -> Command:
 
 
 @contextlib.contextmanager
-def resumable(checkpoint: Path | None) -> Iterator[None]:
+def resumable(checkpoint: str | None) -> Iterator[None]:
     """A signal leaves a resumable state if there is a checkpoint."""
     if checkpoint is None:
         try:
@@ -63,13 +62,13 @@ def resumable(checkpoint: Path | None) -> Iterator[None]:
             yield
 
 
-def say_if_complete(checkpoint: Path | None, observer: FitLog) -> None:
+def say_if_complete(checkpoint: str | None, observer: FitLog) -> None:
     """Tell whoever submits a finished job again that there was nothing to do."""
     if checkpoint is not None and observer.idle:
         log(f"what {checkpoint} holds is complete already: nothing to compute")
 
 
-def _on_disk(checkpoint: Path) -> str:
+def _on_disk(checkpoint: str) -> str:
     if Checkpoint.recorded_identity(checkpoint) is None:
         return f"The scan of the data had not ended, so {checkpoint} holds nothing yet."
     return f"What was found so far is in {checkpoint}."

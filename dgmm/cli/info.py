@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dgmm.cli.options import json_option
+from dgmm.cli.options import AddressType, json_option
 from dgmm.cli.table import component_table, components_json, finite, history_json, history_text, show
 from dgmm.engine import archive, record
 from dgmm.engine.events import Judged, Progress
+from dgmm.engine.folder import is_folder
 from dgmm.engine.model import KIND, Model
 from dgmm.engine.sampled import Run
 from dgmm.mixture.covariance import covariance_type
@@ -20,22 +20,22 @@ from dgmm.progress import left_out, spoken
 
 
 @click.command()
-@click.argument("path", metavar="MODEL|CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("path", metavar="MODEL|CHECKPOINT", type=AddressType())
 @json_option
-def info(path: Path, *, as_json: bool) -> None:
+def info(path: str, *, as_json: bool) -> None:
     """Say what is in a model file, or how far the fit or selection in a checkpoint directory is."""
-    facts, text = _checkpoint(path) if path.is_dir() else _model(path)
+    facts, text = _checkpoint(path) if is_folder(path) else _model(path)
     show(facts, text, as_json=as_json)
 
 
-def _model(path: Path) -> tuple[dict[str, Any], str]:
+def _model(path: str) -> tuple[dict[str, Any], str]:
     model = Model.load(path)
     versions = archive.read(path, KIND)[0]["versions"]
     parameters = model.in_data_units()
     log_likelihood = model.history[-1] if model.history else None
     facts = {
         "kind": "model",
-        "path": str(path),
+        "path": path,
         "sha256": archive.digest(path),
         "rows": model.n_rows,
         "rows_left_out": model.n_missing,
@@ -69,11 +69,11 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
     return facts, "\n".join(lines)
 
 
-def _checkpoint(path: Path) -> tuple[dict[str, Any], str]:
+def _checkpoint(path: str) -> tuple[dict[str, Any], str]:
     identity, found = record.read(path)
     facts: dict[str, Any] = {
         "kind": "checkpoint",
-        "path": str(path),
+        "path": path,
         "scanned": found.scan is not None,
         "runs": {name: finite(run.state.log_likelihood) for name, run in found.runs.items()},
         "n_init": identity["n_init"],

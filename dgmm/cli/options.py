@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,37 @@ from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
 from dgmm.clusters.start import client_of
+from dgmm.data.address import Address, is_url, plain
 from dgmm.data.opening import open_convertible, open_source, open_weights
 from dgmm.data.reading import MissingChunks
 from dgmm.data.source import Missing, Source
+from dgmm.engine.folder import file_at
 from dgmm.engine.scheduling import client_when_needed
+from dgmm.errors import StoreError
 
 Command = Callable[..., None]
+
+
+class AddressType(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a URL."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse URLs with a password."""
+        return plain(value)
+
+
+class FileAddressType(AddressType):
+    """The same of a file."""
+
+    _path = click.Path(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse folders too."""
+        text = super().convert(value, param, ctx)
+        return text if is_url(text) else str(self._path.convert(text, param, ctx))
+
 
 data_argument = click.argument("data")
 model_option = click.option(
@@ -31,7 +55,7 @@ model_option = click.option(
     "model_file",
     metavar="FILE",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FileAddressType(),
     help="Model file that `dgmm fit` wrote.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object to standard output.")
@@ -244,21 +268,22 @@ def cluster_options(command: Command) -> Command:
     return with_cluster
 
 
-def check_writable(path: Path, option: str) -> None:
+def check_writable(address: Address, option: str) -> None:
     """Refuse a file or folder that could not be created, before work is spent on it."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        msg = f"the folder {folder} does not exist; create it or choose another path"
-        raise click.BadParameter(msg, param_hint=option)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"the folder {folder} is not writable; choose another path"
-        raise click.BadParameter(msg, param_hint=option)
+    text = plain(address)
+    folder, _ = file_at(text if is_url(text) else Path(text).absolute())
+    try:
+        folder.check_writable()
+    except StoreError:  # which says what to do
+        raise
+    except OSError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def check_output(path: str, option: str) -> None:
-    """The same for an output that may be a URL."""
-    if "://" not in path:
-        check_writable(Path(path), option)
+def check_output(address: Address, option: str) -> None:
+    """The same for a folder of Zarr, which finds out itself whether it can be written to an object store."""
+    if not is_url(plain(address)):
+        check_writable(address, option)
 
 
 def log(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -48,7 +47,7 @@ from dgmm.engine.quantities import Anomalies, Labels, LogDensity, Quantity, Resp
 @json_option
 def predict(
     data: str,
-    model_file: Path,
+    model_file: str,
     out: str,
     top: int | None,
     anomaly_quantile: float | None,

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from dgmm.cli.options import (
+    AddressType,
+    FileAddressType,
     Reading,
     Where,
     check_writable,
@@ -18,29 +20,30 @@ from dgmm.cli.options import (
 )
 from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
+from dgmm.data.address import split_name
 from dgmm.engine.model import Model
 from dgmm.engine.predict import check_features
 from dgmm.engine.record import timed_trace
 
 
 @click.command()
-@click.argument("model_file", metavar="MODEL", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model_file", metavar="MODEL", type=FileAddressType())
 @click.argument("data", required=False)
 @click.option(
     "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
     help="The page.",
 )  # fmt: skip
 @click.option("--weights", metavar="DATA", help="One weight a row of DATA.")
-@click.option("--checkpoint", metavar="DIR", type=click.Path(path_type=Path), help="Of the fit: adds its seconds.")
+@click.option("--checkpoint", metavar="DIR|URL", type=AddressType(), help="Of the fit: adds its seconds.")
 @reading_options
 @cluster_options
 @json_option
 def report(
-    model_file: Path,
+    model_file: str,
     data: str | None,
     out: Path,
     weights: str | None,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     reading: Reading,
     where: Where,
     *,
@@ -52,7 +55,7 @@ def report(
     rows is, and their log-likelihood.
     """
     check_writable(out, "--out")
-    model = Model.load(model_file)
+    model, called = Model.load(model_file), split_name(model_file)[1]
     if checkpoint is not None:
         model = replace(model, trace=timed_trace(checkpoint, model.trace))
     if data is None and weights is not None:
@@ -63,12 +66,12 @@ def report(
 
     began = time.monotonic()
     if data is None:
-        made = page(model, model_file.name)
+        made = page(model, called)
     else:
         source = reading.open(data)
         check_features(model, source)
         with where.client(source):
-            made = page(model, model_file.name, source, reading.weights(weights, source), RowsLog())
+            made = page(model, called, source, reading.weights(weights, source), RowsLog())
     write(out, made.html)
     facts = {"report": str(out), "cautions": made.cautions, "seconds": round(time.monotonic() - began, 3)}
     lines = [*(f"- {caution}" for caution in made.cautions), f"report written to {out}"]

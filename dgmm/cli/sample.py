@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from pathlib import Path
 
 import click
 
@@ -25,7 +24,7 @@ from dgmm.engine.model import Model
 @click.option("--seed", type=click.IntRange(min=0), help="[default: drawn, and told]")
 @cluster_options
 @json_option
-def sample(model_file: Path, n_rows: int, out: str, seed: int | None, where: Where, *, as_json: bool) -> None:
+def sample(model_file: str, n_rows: int, out: str, seed: int | None, where: Where, *, as_json: bool) -> None:
     """Draw rows from a model into a Zarr group or Parquet files: rows (n x D) and labels, ordered by component.
 
     Up to 256 MiB of rows are drawn by this process, more of them by workers. Memory is bounded whatever n. The

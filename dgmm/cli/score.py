@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from dgmm.cli.options import (
@@ -33,7 +31,7 @@ from dgmm.mixture.criteria import aic, bic
 @json_option
 def score(
     data: str,
-    model_file: Path,
+    model_file: str,
     weights: str | None,
     reading: Reading,
     where: Where,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dgmm.cli.fitting import fit_options, resumable, say_if_complete
 from dgmm.cli.options import (
+    FileAddressType,
     Reading,
     Where,
     check_writable,
@@ -67,7 +67,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @data_argument
 @click.option(
-    "--model", "model_file", metavar="BEST", required=True, type=click.Path(path_type=Path, dir_okay=False),
+    "--model", "model_file", metavar="BEST", required=True, type=FileAddressType(),
     help="Where the best model goes.",
 )  # fmt: skip
 @click.option("--components", type=Sizes(), default="1..20", show_default=True, help="Numbers of Gaussians.")
@@ -85,13 +85,13 @@ class Types(click.ParamType):  # type: ignore[type-arg]
 @json_option
 def select(
     data: str,
-    model_file: Path,
+    model_file: str,
     components: list[int],
     covariance_types: list[str],
     criterion: str,
     holdout: float | None,
     weights: str | None,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     reading: Reading,
     where: Where,
     *,
@@ -124,7 +124,7 @@ def select(
     say_if_complete(checkpoint, observer)
     found.best.save(model_file)
     facts = {
-        "model": str(model_file),
+        "model": model_file,
         "rows": found.best._model.n_rows,
         "rows_left_out": found.best.n_missing_,
         "criterion": criterion,

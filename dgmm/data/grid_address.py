@@ -14,7 +14,7 @@ import zarr
 from dgmm.data import zarr_chunks
 from dgmm.data.grid import GridSource, grid_source
 from dgmm.data.grid_features import chosen
-from dgmm.errors import InvalidData, InvalidParameter, MissingChunks, MissingExtra
+from dgmm.errors import InvalidData, InvalidParameter, MissingChunks, MissingExtra, StoreError
 
 if TYPE_CHECKING:
     import xarray
@@ -25,7 +25,10 @@ _DECODING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsi
 
 def has_dimensions(group: zarr.Group) -> bool:
     """Whether some array of a group names its dimensions, as xarray writes them."""
-    return any(_dimensions(array) for _, array in group.arrays())
+    try:
+        return any(_dimensions(array) for _, array in group.arrays())
+    except ValueError:  # of a web server, which lists nothing
+        return False
 
 
 def open_group(
@@ -121,6 +124,8 @@ def _open(store: Any, name: str, **options: Any) -> xarray.Dataset:
     try:
         # Not cached: each pass reads each chunk anew.
         return xarray.open_dataset(store, chunks=None, cache=False, decode_timedelta=False, **options)
+    except StoreError:
+        raise
     except (ValueError, KeyError, TypeError, OSError) as error:
         msg = f"xarray cannot read {name}: {error}. Restore it, or install the package that reads its format."
         raise InvalidData(msg) from error

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgmm.data.address import plain
 from dgmm.data.formats import kind_at, open_files
 from dgmm.data.reading import MissingChunks, Reading
 from dgmm.data.source import Missing, Source
@@ -33,8 +34,9 @@ def open_source(
     ----------
     data : array-like, table, zarr.Array, str, path, Dask array or data frame, xarray object or Source
         Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder, a
-        ``.zip`` file or at a URL, or of a NetCDF file. A table is a data frame of pandas or polars, or an Arrow
-        table. Dask chunks and partitions of unknown lengths are computed once to measure them.
+        ``.zip`` file or at a URL (``s3://``, ``gs://``, ``az://``, ``http(s)://`` or one of fsspec's), or of a
+        NetCDF file. A table is a data frame of pandas or polars, or an Arrow table. Dask chunks and partitions of
+        unknown lengths are computed once to measure them.
     variables : str or sequence of str, optional
         Of a table: the columns that are the features, in this order. Of a grid (xarray, a Zarr group, NetCDF):
         the data variables whose values are. Default: all; of a grid, where they have the same dimensions.
@@ -58,6 +60,8 @@ def open_source(
     ------
     SourceNotFound
         There is nothing at the address.
+    StoreError
+        The object store refuses, or does not answer.
     InvalidData
         Not rows x features of real numbers: its subclasses `ShapeMismatch`, `UnsupportedDtype`,
         `MissingChunks`, `NonFiniteData`; or not Zarr at all.
@@ -199,7 +203,7 @@ def _opened_node(weights: object, reading: Reading) -> Any:
     if isinstance(weights, str | os.PathLike):
         from dgmm.data.zarr_address import open_address
 
-        address = os.fspath(weights)
+        address = plain(weights)
         weights, reading = open_address(address), replace(reading, name=address)
     if not type(weights).__module__.startswith("zarr."):
         return weights
@@ -216,7 +220,7 @@ def _open(data: object, reading: Reading) -> Source:
     # Each kind is imported where it is met: NumPy data need neither Zarr nor Dask.
     module = type(data).__module__
     if isinstance(data, str | os.PathLike):
-        return _of_address(os.fspath(data), reading)
+        return _of_address(plain(data), reading)
     if module.startswith("zarr."):
         import zarr
 

@@ -16,10 +16,12 @@ from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from dgmm.data.address import is_url, kind_of
 from dgmm.data.row_output import Layout, RowOutput, entries
 from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import in_batches
+from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import MissingExtra
 
 PART_ROWS = 2**19
@@ -55,10 +57,12 @@ class ParquetOutput(RowOutput):
     @cached_property
     def _store(self) -> Store:
         # Zarr's stores write whole objects: under another name first, where they are files.
-        return FsspecStore.from_url(self.path) if "://" in self.path else LocalStore(self.path)
+        if kind_of(self.path):
+            return UrlStore(self.path)
+        return FsspecStore.from_url(self.path) if is_url(self.path) else LocalStore(self.path)
 
     def _attributes(self) -> dict[str, Any] | None:
-        if "://" not in self.path and Path(self.path).exists() and not Path(self.path).is_dir():
+        if not is_url(self.path) and Path(self.path).exists() and not Path(self.path).is_dir():
             raise self._foreign()
         content = sync(self._store.get(ATTRIBUTES, default_buffer_prototype()))
         if content is None:

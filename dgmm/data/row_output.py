@@ -11,10 +11,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore
 
+from dgmm.data.address import is_url, kind_of, plain
 from dgmm.data.rows import Bounds, regular_bounds
 from dgmm.data.source import Source
-from dgmm.errors import CheckpointMismatch, ForeignFile, WriteFailed
+from dgmm.data.store import is_folder, is_object
+from dgmm.errors import CheckpointMismatch, ForeignFile, SourceNotFound, StoreError, WriteFailed
 
 
 class Entry(NamedTuple):
@@ -65,7 +69,7 @@ class RowOutput(ABC):
     Parameters
     ----------
     path : str or path
-        A folder, or a URL that fsspec understands.
+        A folder, the URL of an object store, or another URL that fsspec understands.
     arrays : mapping of str to Entry, or to (shape, dtype)
     chunk_rows : int
         Rows of a unit.
@@ -75,8 +79,8 @@ class RowOutput(ABC):
     """What messages call it."""
 
     def __init__(self, path: str | os.PathLike[str], arrays: Layout, chunk_rows: int) -> None:
-        address = os.fspath(path)
-        self.path = address if "://" in address else os.fspath(Path(address).absolute())
+        address = plain(path)
+        self.path = address if is_url(address) else os.fspath(Path(address).absolute())
         self.arrays = entries(arrays)
         self.chunk_rows = chunk_rows
         self.n_rows = next(iter(self.arrays.values())).shape[0]
@@ -160,7 +164,7 @@ class RowOutput(ABC):
 
     def check_writable(self) -> None:
         """Raise OSError unless this process sees the output and may write to it."""
-        if "://" in self.path:
+        if is_url(self.path):
             return
         if not Path(self.path).is_dir():
             msg = "no such folder"
@@ -258,8 +262,10 @@ class RowOutput(ABC):
 
     def _is_empty(self) -> bool:
         """Whether nothing is in the way, but for what a killed writer left."""
-        if "://" in self.path:
-            return True  # an object store has no folders that could be in the way
+        if kind_of(self.path):
+            return not (is_folder(self.path) or is_object(self.path))
+        if is_url(self.path):
+            return sync(FsspecStore.from_url(self.path).is_empty(""))
         folder = Path(self.path)
         return not folder.exists() or (
             folder.is_dir() and all(entry.name.endswith(".partial") for entry in folder.iterdir())
@@ -282,6 +288,8 @@ class RowOutput(ABC):
         )
 
     def _failed(self, error: OSError) -> WriteFailed:
+        if isinstance(error, StoreError | SourceNotFound):  # which say what to do
+            return WriteFailed(f"{self.path} cannot be written. {error}")
         return WriteFailed(
             f"{self.path} cannot be written: {error}. Make room or choose another path, and run again."
         )

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import NodeNotFoundError
 from zarr.storage import LocalStore, ZipStore
 
+from dgmm.data.address import Address, is_url, kind_of, plain
+from dgmm.data.store import list_objects, only_serves
+from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, SourceNotFound
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup")
 SHOWN = 10
 
 
-def open_address(address: str) -> zarr.Array[Any] | zarr.Group:
+def open_address(address: Address) -> zarr.Array[Any] | zarr.Group:
     """Open the Zarr array or group at a path or URL for reading.
 
     Parameters
     ----------
-    address : str
-        A folder (also inside a group: ``data.zarr/X``), a ``.zip`` file, or a URL that fsspec understands.
+    address : str or path
+        A folder (also inside a group: ``data.zarr/X``), a ``.zip`` file, the URL of an object store (``s3://``,
+        ``gs://``, ``az://``, ``http(s)://``), or another URL that fsspec understands.
 
     Raises
     ------
@@ -31,16 +34,19 @@ def open_address(address: str) -> zarr.Array[Any] | zarr.Group:
         There is nothing.
     InvalidData
         There is something that is not Zarr.
+    StoreError
+        The object store refuses, or does not answer.
     """
-    is_url = "://" in address or "::" in address
-    if is_url and address.startswith("file://"):
-        address, is_url = unquote(urlsplit(address).path), False
-    store: Store | str = address if is_url else _local_store(Path(address).absolute(), address)
+    address = plain(address)
+    store: Store | str
+    if kind_of(address):
+        store = UrlStore(address, read_only=True)
+    else:
+        store = address if is_url(address) else _local_store(Path(address).absolute(), address)
     try:
         node = zarr.open(store, mode="r")
     except NodeNotFoundError as error:
-        msg = f"There is no Zarr array at {address}. Check the address; nothing was found under that name."
-        raise SourceNotFound(msg) from error
+        raise SourceNotFound(_found_instead(address)) from error
     except FileNotFoundError as error:
         msg = f"There is nothing at {address}: {error}."
         raise SourceNotFound(msg) from error
@@ -55,12 +61,11 @@ def open_address(address: str) -> zarr.Array[Any] | zarr.Group:
 
 def describe_group(group: zarr.Group, name: str) -> InvalidData:
     """Build the error for a group where an array is expected: it lists the arrays within."""
-    arrays = [
-        f"{path} {node.shape} {node.dtype}"
-        for path, node in group.members(max_depth=None)
-        if isinstance(node, zarr.Array)
-    ]
-    arrays.sort()
+    try:
+        members = group.members(max_depth=None)
+    except ValueError:  # of a web server, which lists nothing
+        return InvalidData(f"{name} is a Zarr group, expected an array. Name one of its arrays: {name}/ARRAY.")
+    arrays = sorted(f"{path} {node.shape} {node.dtype}" for path, node in members if isinstance(node, zarr.Array))
     if not arrays:
         return InvalidData(f"{name} is a Zarr group without arrays; expected an array of rows x features.")
     listed = "; ".join(arrays[:SHOWN]) + ("; ..." if len(arrays) > SHOWN else "")
@@ -69,6 +74,19 @@ def describe_group(group: zarr.Group, name: str) -> InvalidData:
         f"{name} is a Zarr group, expected an array (or variables that name their dimensions, as xarray writes "
         f"them). Its arrays: {listed}. Name one, e.g. {name.rstrip('/')}/{example}."
     )
+
+
+def _found_instead(address: str) -> str:
+    """Say what is there where no Zarr metadata are."""
+    if kind_of(address) and not only_serves(address):
+        names = [found.name for found in list_objects(address)]
+        if names:
+            listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            return (
+                f"There are {len(names)} objects below {address} ({listed}) but neither zarr.json nor .zarray: "
+                "not a Zarr array. Pass the folder that holds the array's own metadata."
+            )
+    return f"There is no Zarr array at {address}. Check the address; nothing was found under that name."
 
 
 def _local_store(path: Path, address: str) -> Store:

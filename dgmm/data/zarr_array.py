@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from dgmm.data import zarr_chunks
 from dgmm.data.rows import Bounds, Rows, block_dtype, check_shape, regular_bounds
 from dgmm.data.source import Source
+from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
 
 BLOCK_BYTES = 4 * 2**20
@@ -220,6 +221,8 @@ def _in_memory(array: zarr.Array[Any]) -> bool:
     if isinstance(store, FsspecStore):
         filesystem = getattr(store.fs, "sync_fs", store.fs)
         return "memory" in np.atleast_1d(filesystem.protocol)
+    if isinstance(store, ObjectStore) and not isinstance(store, UrlStore):
+        return type(store.store).__name__ == "MemoryStore"
     return isinstance(store, MemoryStore)
 
 

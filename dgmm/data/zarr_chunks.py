@@ -19,8 +19,9 @@ from zarr.abc.store import RangeByteRequest
 from zarr.codecs import ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
+from dgmm.data.zarr_store import object_at, objects_below
 from dgmm.errors import InvalidData
 
 Coordinates = tuple[int, ...]
@@ -72,7 +73,12 @@ def list_chunks(array: ZarrArray) -> dict[str, Chunk]:
     store, prefix = array.store, array.store_path.path
     if isinstance(store, LocalStore):
         return dict(_walk(Path(store.root) / prefix))
-    if isinstance(store, FsspecStore):
+    if isinstance(store, ObjectStore) and store.supports_listing:
+        return {found.name: Chunk(found.size, found.stamp) for found in sync(objects_below(store, prefix))}
+    found: dict[str, Chunk | None]
+    if not store.supports_listing:
+        found = {}
+    elif isinstance(store, FsspecStore):
         found = _find(store, prefix)
     else:
         found = {key.removeprefix(prefix).lstrip("/"): None for key in sync(_keys(store, prefix))}
@@ -87,6 +93,8 @@ def list_chunks(array: ZarrArray) -> dict[str, Chunk]:
 
 def is_stored(array: ZarrArray, key: str) -> bool:
     """Ask the store itself, not a cached listing, whether a chunk is there now."""
+    if isinstance(array.store, ObjectStore):
+        return sync((array.store_path / key).exists())
     first_byte = (array.store_path / key).get(default_buffer_prototype(), RangeByteRequest(0, 1))
     return sync(first_byte) is not None
 
@@ -202,6 +210,9 @@ async def _ask(array: ZarrArray, key: str) -> Chunk | None:
         content = b"" if value is None else value.to_bytes()
         return None if value is None else Chunk(len(content), hashlib.sha256(content).hexdigest())
     try:
+        if isinstance(store, ObjectStore):
+            described = await object_at(store, path)
+            return Chunk(described.size, described.stamp)
         return Chunk(await store.getsize(path), "")
     except FileNotFoundError:
         return None

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.errors import NodeNotFoundError
 
+from dgmm.data.address import kind_of
 from dgmm.data.row_output import Layout, RowOutput, entries
 from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import chunk_key, list_chunks
+from dgmm.data.zarr_store import UrlStore
 
 UNIT_ROWS = 65536
 CHUNK_BYTES = 8 * 2**20
@@ -57,9 +59,14 @@ class ZarrOutput(RowOutput):
             self._array(name)
         super().check_writable()
 
+    @property
+    def _place(self) -> Any:
+        """What Zarr opens."""
+        return UrlStore(self.path) if kind_of(self.path) else self.path
+
     def _attributes(self) -> dict[str, Any] | None:
         try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=3)
+            group = zarr.open_group(self._place, mode="r", zarr_format=3)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             # FileNotFoundError is no group; the others are an array, or metadata that cannot be read.
             if isinstance(error, FileNotFoundError) and self._is_empty():
@@ -68,10 +75,10 @@ class ZarrOutput(RowOutput):
         return dict(group.attrs)
 
     def _create(self, attributes: dict[str, Any]) -> None:
-        zarr.create_group(self.path, attributes=attributes)
+        zarr.create_group(self._place, attributes=attributes)
 
     def _set_attribute(self, name: str, value: Any) -> None:
-        zarr.open_group(self.path, mode="r+").attrs[name] = value
+        zarr.open_group(self._place, mode="r+").attrs[name] = value
 
     def _prepare(self) -> None:
         self._remove_partial()
@@ -83,10 +90,10 @@ class ZarrOutput(RowOutput):
         rest = [max(1, min(n, CHUNK_BYTES // (self.chunk_rows * dtype.itemsize))) for n in shape[1:]]
         chunks = (min(self.chunk_rows, shape[0]), *rest)
         try:
-            array = zarr.open_array(self.path, path=name, mode="r")
+            array = zarr.open_array(self._place, path=name, mode="r")
         except NodeNotFoundError:
             zarr.create_array(
-                self.path,
+                self._place,
                 name=name,
                 shape=shape,
                 dtype=dtype,
@@ -122,7 +129,7 @@ class ZarrOutput(RowOutput):
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._opened:
             # Otherwise Zarr leaves out chunks that are all 0, and they would look unwritten.
-            array = zarr.open_array(self.path, path=name, mode="r+")
+            array = zarr.open_array(self._place, path=name, mode="r+")
             self._opened[name] = array.with_config({"write_empty_chunks": True})
         return self._opened[name]
 

@@ -15,19 +15,19 @@ import hashlib
 import io
 import json
 import math
-import os
 import platform
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.errors import CorruptFile, ForeignFile, NewerSchema, WriteFailed
+from dgmm.data.address import Address
+from dgmm.engine.folder import Folder, file_at
+from dgmm.errors import CorruptFile, ForeignFile, NewerSchema
 
 SCHEMA = 1
 """Version of the layout; a file with a higher one is refused."""
@@ -141,35 +141,24 @@ def unpack(content: bytes, kind: str, name: str) -> tuple[dict[str, Any], dict[s
     return header, arrays
 
 
-def write(path: Path, content: bytes) -> None:
-    """Put a file in place, whole and durable, or leave what was there.
+def write(address: Address, content: bytes) -> None:
+    """Put a file in place at a path or URL, whole and durable, or leave what was there.
 
     Raises
     ------
     WriteFailed
         No room, no permission or an I/O error. The earlier file is intact,
         except where only the last step, syncing the folder, failed.
+    StoreError
+        The object store refuses, or does not answer.
+    InvalidParameter
+        A URL that cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _write_failed(path, len(content), error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    folder, name = file_at(address)
+    folder.write(name, content)
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read(address: Address, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and the arrays of a file; see `unpack`.
 
     Raises
@@ -178,26 +167,38 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
         As `unpack` does.
     FileNotFoundError
         There is no such file.
+    StoreError
+        The object store refuses, or does not answer.
     """
+    folder, name = file_at(address)
+    return read_from(folder, name, kind, str(address))
+
+
+def read_from(folder: Folder, name: str, kind: str, called: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The same of a file in a folder; error messages call it `called`."""
     try:
-        content = path.read_bytes()
+        content = folder.read(name)
     except IsADirectoryError as error:
-        msg = f"{path} is a folder; a dgmm {kind} file was expected"
+        msg = f"{called} is a folder; a dgmm {kind} file was expected"
         raise ForeignFile(msg) from error
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        msg = f"{path} cannot be read: the storage reports an I/O error; restore it from a copy"
+        msg = f"{called} cannot be read: the storage reports an I/O error; restore it from a copy"
         raise CorruptFile(msg) from error
-    return unpack(content, kind, str(path))
+    return unpack(content, kind, called)
 
 
-def digest(content_or_path: bytes | Path) -> str:
+def content(address: Address) -> bytes:
+    """Return all bytes of a file; FileNotFoundError if there is none."""
+    folder, name = file_at(address)
+    return folder.read(name)
+
+
+def digest(content_or_address: bytes | Address) -> str:
     """Return the SHA-256 of a whole file, in hex, as ``sha256sum`` prints it."""
-    if isinstance(content_or_path, bytes):
-        return hashlib.sha256(content_or_path).hexdigest()
-    with content_or_path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = content_or_address if isinstance(content_or_address, bytes) else content(content_or_address)
+    return hashlib.sha256(whole).hexdigest()
 
 
 def _verify(content: bytes, name: str) -> None:
@@ -267,27 +268,3 @@ def _array(content: bytes, name: str) -> NDArray[Any]:
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot sync a folder and say so this way.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _write_failed(path: Path, size: int, error: OSError) -> WriteFailed:
-    cause = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        remedy = f"{size} bytes were needed; make room or choose another folder"
-    else:
-        remedy = "check the folder, its permissions and its storage, or choose another folder"
-    failure = WriteFailed(f"cannot write {path}: {cause}; {remedy}")
-    failure.errno = error.errno
-    return failure

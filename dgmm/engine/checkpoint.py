@@ -1,26 +1,25 @@
-"""The directory of a fit: what it has reached, durable and found by looking.
+"""The folder of a fit: what it has reached, durable and found by looking.
 
 Records (the scan, each restart) are written once. Steps (each iteration) form
 a series of which the last few are kept. Every file is an archive that states
-which fit it belongs to, so a directory is never mixed up with another fit's.
+which fit it belongs to, so a folder is never mixed up with another fit's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.address import Address
 from dgmm.engine import archive
 from dgmm.engine.archive import JSON
+from dgmm.engine.folder import Changed, File, Folder, folder_at
 from dgmm.engine.ownership import Ownership
 from dgmm.errors import (
     CheckpointError,
@@ -30,28 +29,30 @@ from dgmm.errors import (
     EnvironmentWarning,
     ForeignFile,
     InvalidParameter,
+    WriteFailed,
 )
 
 KEPT_STEPS = 3
 """Steps of a series that stay: the newest, and some to fall back on."""
 
-_KIND = "checkpoint"
-_TEMPORARY = re.compile(r"\.[a-z0-9-]+\.npz\.\d+\.tmp")
+_KIND, _SUFFIX = "checkpoint", ".npz"
+_TRIES = 3
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 Record = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 class Checkpoint:
-    """A fit's directory, owned while the ``with`` block lasts.
+    """A fit's folder, owned while the ``with`` block lasts.
 
     Constructing reads and compares, and writes nothing; entering takes the
-    directory.
+    folder.
 
     Parameters
     ----------
     directory
-        Created where it does not exist. Other files in it are left alone.
+        A path, or the URL of an object store. Created where it does not exist.
+        Other files in it are left alone.
     identity
         What makes it this fit: fingerprints, options, seed. Where the seed is
         None, the recorded one is used (see `recorded_identity`).
@@ -60,16 +61,18 @@ class Checkpoint:
 
     Attributes
     ----------
-    directory : Path
+    folder : Folder
     identity : dict
         As given, with the recorded seed where None was given.
 
     Raises
     ------
     CheckpointMismatch
-        The directory holds another fit.
+        The folder holds another fit.
     CheckpointError
         The path is a file.
+    StoreError
+        The object store refuses, or does not answer.
 
     Examples
     --------
@@ -77,24 +80,22 @@ class Checkpoint:
     ...     checkpoint.save_step("iteration", 12, header, arrays)
     """
 
-    def __init__(
-        self, directory: str | Path, identity: Mapping[str, JSON], environment: Mapping[str, str]
-    ) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Address, identity: Mapping[str, JSON], environment: Mapping[str, str]) -> None:
+        self.folder = folder_at(directory)
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity), allow_nan=False))
         self._environment = dict(environment)
-        self._ownership = Ownership(self.directory)
+        self._ownership = Ownership(self.folder)
         recorded = self._compare()
         if recorded is not None:
-            _warn_of_differences(self.directory, recorded.get("environment", {}), self._environment)
+            _warn_of_differences(self.folder.address, recorded.get("environment", {}), self._environment)
         if "seed" in self.identity and self.identity["seed"] is None:
-            msg = f"seed is None and {self.directory} records none; draw a seed and pass it"
+            msg = f"seed is None and {self.folder.address} records none; draw a seed and pass it"
             raise InvalidParameter(msg)
 
     @staticmethod
-    def recorded_identity(directory: str | Path) -> dict[str, Any] | None:
-        """Return the identity of the fit in a directory, or None if there is none."""
-        newest = _newest_header(Path(directory))
+    def recorded_identity(directory: Address) -> dict[str, Any] | None:
+        """Return the identity of the fit in a folder, or None if there is none."""
+        newest = _newest_header(folder_at(directory))
         return None if newest is None else newest["identity"]
 
     @property
@@ -104,15 +105,15 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.folder.make()
         except OSError as error:
-            msg = f"cannot create {self.directory}: {error.strerror}; choose another checkpoint directory"
+            why = error.strerror or error
+            msg = f"cannot create {self.folder.address}: {why}; choose another checkpoint directory"
             raise CheckpointError(msg) from error
         self._ownership.acquire()
         try:
             # Another driver may have begun and ended a fit here since we looked.
             self._compare()
-            self._clear_temporaries()
         except BaseException:
             self._ownership.release()
             raise
@@ -127,8 +128,8 @@ class Checkpoint:
         Raises
         ------
         Superseded
-            Another driver took the directory over; nothing was written.
-        WriteFailed
+            Another driver took the folder over; nothing was written.
+        WriteFailed, StoreError
             The record of that name, if there was one, is intact.
         """
         if not _NAME.fullmatch(name):
@@ -140,9 +141,7 @@ class Checkpoint:
             "epoch": self.epoch,
             "state": header,
         }
-        content = archive.pack(_KIND, whole, arrays)
-        self._ownership.check()
-        archive.write(self._path(name), content)
+        self._put(_file_of(name), archive.pack(_KIND, whole, arrays))
 
     def load(self, name: str) -> Record | None:
         """Return the header and arrays of a record, or None if there is none.
@@ -150,7 +149,7 @@ class Checkpoint:
         A damaged record is warned of and counts as none.
         """
         try:
-            header, arrays = archive.read(self._path(name), _KIND)
+            header, arrays = self._read(_file_of(name))
         except FileNotFoundError:
             return None
         except (CorruptFile, ForeignFile) as error:
@@ -162,7 +161,8 @@ class Checkpoint:
 
     def names(self, prefix: str) -> list[str]:
         """Return the names of the records that start with `prefix`, in order."""
-        return sorted(path.stem for path in _archives(self.directory) if path.stem.startswith(prefix))
+        found = (file.name.removesuffix(_SUFFIX) for file in _archives(self.folder))
+        return sorted(name for name in found if name.startswith(prefix))
 
     def save_step(
         self, series: str, step: int, header: Mapping[str, JSON], arrays: Mapping[str, NDArray[Any]]
@@ -172,13 +172,14 @@ class Checkpoint:
         The last few before it stay. Steps after it, which only a damaged or
         abandoned continuation leaves, go.
         """
+        # Looked for before the folder is known to be ours: then none of them is a successor's.
+        found = {*self._steps(series), step}
         self.save(f"{series}-{step:06d}", header, arrays)
-        found = self._steps(series)
-        kept = [number for number in found if number <= step][-KEPT_STEPS:]
-        for number in set(found) - set(kept):
+        kept = sorted(number for number in found if number <= step)[-KEPT_STEPS:]
+        for number in found - set(kept):
             # The step is durable; a file too many does no harm.
             with contextlib.suppress(OSError):
-                self._path(f"{series}-{number:06d}").unlink()
+                self.folder.delete(_file_of(f"{series}-{number:06d}"))
 
     def load_latest(self, series: str) -> tuple[int, dict[str, Any], dict[str, NDArray[Any]]] | None:
         """Return number, header and arrays of the newest sound step, or None."""
@@ -188,16 +189,36 @@ class Checkpoint:
                 return step, *record
         return None
 
-    def _path(self, name: str) -> Path:
-        return self.directory / f"{name}.npz"
+    def _put(self, file: str, content: bytes) -> None:
+        """Write a file as long as the folder is ours."""
+        for _ in range(_TRIES):
+            # A version that is older than the proof of ownership is of no successor's writing: where the folder
+            # keeps conditions, what a successor has written meanwhile is not overwritten.
+            over = self.folder.version(file)
+            self._ownership.check()
+            try:
+                self.folder.put(file, content, over)
+            except Changed:
+                with contextlib.suppress(FileNotFoundError):
+                    # By us, in a request whose answer was lost.
+                    if self.folder.read(file) == content:
+                        return
+            else:
+                return
+        self._ownership.check()
+        msg = f"{self.folder.address}/{file} is written by somebody else again and again; stop the other driver"
+        raise WriteFailed(msg)
+
+    def _read(self, file: str) -> Record:
+        return archive.read_from(self.folder, file, _KIND, _called(self.folder, file))
 
     def _steps(self, series: str) -> list[int]:
         pattern = re.compile(rf"{re.escape(series)}-(\d{{6,}})")
         return sorted(int(match[1]) for name in self.names(series) if (match := pattern.fullmatch(name)))
 
     def _compare(self) -> dict[str, Any] | None:
-        """Refuse another fit's directory; return the newest header in ours."""
-        newest = _newest_header(self.directory)
+        """Refuse another fit's folder; return the newest header in ours."""
+        newest = _newest_header(self.folder)
         if newest is not None:
             self._match(newest["identity"])
         return newest
@@ -213,57 +234,35 @@ class Checkpoint:
         ]
         if differences:
             msg = (
-                f"{self.directory} holds the checkpoints of another fit: {'; '.join(differences)}. "
-                f"Remove {self.directory} to start anew, or choose another checkpoint directory"
+                f"{self.folder.address} holds the checkpoints of another fit: {'; '.join(differences)}. "
+                f"Remove {self.folder.address} to start anew, or choose another checkpoint directory"
             )
             raise CheckpointMismatch(msg)
 
-    def _clear_temporaries(self) -> None:
-        """Remove what dead writers left; one that is only frozen fails to rename, as it should."""
-        for path in self.directory.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+
+def _file_of(name: str) -> str:
+    return f"{name}{_SUFFIX}"
 
 
-def environment() -> dict[str, str]:
-    """Return what decides the last bits of a result: library versions, BLAS, processor."""
-    config: Mapping[str, Any] = np.show_config(mode="dicts") or {}
-    blas = config.get("Build Dependencies", {}).get("blas", {})
-    return {
-        **archive.versions(),
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-    }
+def _called(folder: Folder, file: str) -> str:
+    """How messages call a file."""
+    return f"{folder.address}/{file}"
 
 
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+def _archives(folder: Folder) -> list[File]:
+    try:
+        return [file for file in folder.list() if file.name.endswith(_SUFFIX)]
+    except NotADirectoryError as error:
+        msg = f"{folder.address} is a file; a checkpoint needs a directory: choose another path"
+        raise CheckpointError(msg) from error
 
 
-def _archives(directory: Path) -> Iterable[Path]:
-    if not directory.exists():
-        return []
-    if not directory.is_dir():
-        msg = f"{directory} is a file; a checkpoint needs a directory: choose another path"
-        raise CheckpointError(msg)
-    return directory.glob("*.npz")
-
-
-def _newest_header(directory: Path) -> dict[str, Any] | None:
+def _newest_header(folder: Folder) -> dict[str, Any] | None:
     """Return the header of the newest readable checkpoint file, if there is any."""
-    ages = []
-    for path in _archives(directory):
-        with contextlib.suppress(FileNotFoundError):
-            ages.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(ages, reverse=True):
+    for file in sorted(_archives(folder), key=lambda file: (file.modified, file.name), reverse=True):
         # A damaged file is warned of where it is needed; other people's files are none of our business.
         with contextlib.suppress(CorruptFile, ForeignFile, FileNotFoundError):
-            return archive.read(path, _KIND)[0]
+            return archive.read_from(folder, file.name, _KIND, _called(folder, file.name))[0]
     return None
 
 
@@ -273,7 +272,7 @@ def _difference(key: str, recorded: JSON, ours: JSON) -> str:
     return f"{key} was {recorded!r}, now {ours!r}"
 
 
-def _warn_of_differences(directory: Path, recorded: Mapping[str, str], ours: Mapping[str, str]) -> None:
+def _warn_of_differences(directory: str, recorded: Mapping[str, str], ours: Mapping[str, str]) -> None:
     changed = [
         f"{key} was {recorded.get(key, 'unknown')}, now {ours.get(key, 'unknown')}"
         for key in sorted(recorded.keys() | ours.keys())

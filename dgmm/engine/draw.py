@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
+from dgmm.data.address import Address
 from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.memory import check_need
@@ -70,7 +70,7 @@ class Draw:
             rows[own] = parameters.means[k] + coloured
         return {"rows": rows * frame.scale + frame.shift, "labels": labels}
 
-    def open(self, path: str | Path, model_digest: str) -> RowOutput:
+    def open(self, path: Address, model_digest: str) -> RowOutput:
         """Create the output, or go on with the one that is there.
 
         Parameters

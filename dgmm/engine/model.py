@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.address import Address
 from dgmm.engine import archive
 from dgmm.engine.anomalies import DensityWork
 from dgmm.engine.likelihood import ScoreWork
@@ -123,13 +123,13 @@ class Model:
         }
         return archive.pack(KIND, header, arrays)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model file, durably and atomically."""
-        archive.write(Path(path), self.pack())
+    def save(self, path: Address) -> None:
+        """Write the model file to a path or to the URL of an object store, durably and atomically."""
+        archive.write(path, self.pack())
 
     @classmethod
-    def load(cls, path: str | Path) -> Model:
-        """Read a model file; nothing in it is ever executed.
+    def load(cls, path: Address) -> Model:
+        """Read a model file at a path or URL; nothing in it is ever executed.
 
         Raises
         ------
@@ -137,9 +137,11 @@ class Model:
             There is no such file.
         ForeignFile, CorruptFile, NewerSchema
             It cannot be used.
+        StoreError
+            The object store refuses, or does not answer.
         """
         try:
-            header, arrays = archive.read(Path(path), KIND)
+            header, arrays = archive.read(path, KIND)
         except FileNotFoundError as error:
             msg = f"There is no model file at {path}. Check the path, or fit a model first."
             raise SourceNotFound(msg) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dgmm.data.address import Address
 from dgmm.data.row_output import Entry, RowOutput, output_kind
 from dgmm.data.source import Block, Source
 from dgmm.engine.anomalies import HISTOGRAM_BYTES, Threshold, threshold_of
@@ -96,7 +96,7 @@ def check_same_names(expected: Sequence[str], source: Source) -> None:
 
 
 def open_output(
-    path: str | Path,
+    path: Address,
     source: Source,
     model: Model,
     model_digest: str,
@@ -108,8 +108,8 @@ def open_output(
     Parameters
     ----------
     path : str or path
-        A folder, or a URL that fsspec understands; of Parquet files if it ends in ``.parquet``, else of a Zarr
-        group.
+        A folder, the URL of an object store, or another URL that fsspec understands; of Parquet files if it ends
+        in ``.parquet``, else of a Zarr group.
     source : Source
     model : Model
     model_digest : str

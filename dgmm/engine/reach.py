@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dgmm.data.address import Address, is_url, plain
 from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Source
 from dgmm.engine.scheduling import Scheduler
@@ -52,9 +53,11 @@ def check_output(scheduler: Scheduler, output: RowOutput) -> None:
         _refuse(output.path, worker, "written", error)
 
 
-def warn_if_hidden(scheduler: Scheduler, directory: str | Path) -> None:
+def warn_if_hidden(scheduler: Scheduler, directory: Address) -> None:
     """Warn of a checkpoint directory that only the driver sees: if its machine fails nobody can go on."""
-    path = Path(directory).absolute()
+    if is_url(plain(directory)):
+        return
+    path = Path(plain(directory)).absolute()
     with contextlib.suppress(OSError):  # for whoever writes there to report
         path.mkdir(parents=True, exist_ok=True)
     hidden = [worker for worker, there in scheduler.on_hosts(_is_folder, path).items() if there is False]

@@ -6,12 +6,12 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.address import Address
 from dgmm.data.source import Source
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched
@@ -120,7 +120,7 @@ def load(checkpoint: Checkpoint) -> Progress:
     return Progress(_unpack_scan(*record), runs, finalists, _judged(checkpoint, finalists or runs))
 
 
-def read(directory: str | Path) -> tuple[dict[str, Any], Progress]:
+def read(directory: Address) -> tuple[dict[str, Any], Progress]:
     """What is in a checkpoint directory, for people: the identity of the fit or selection, and its progress.
 
     Raises
@@ -138,7 +138,7 @@ def read(directory: str | Path) -> tuple[dict[str, Any], Progress]:
         return identity, load(Checkpoint(directory, identity, {}))
 
 
-def timed_trace(directory: str | Path, trace: Trace) -> Trace:
+def timed_trace(directory: Address, trace: Trace) -> Trace:
     """The iterations of a model, which its file has without their seconds, as the fit's checkpoint has them.
 
     Raises

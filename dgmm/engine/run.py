@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from dgmm.data.address import Address
 from dgmm.data.source import Source
 from dgmm.engine import record
 from dgmm.engine.blas import one_blas_thread
-from dgmm.engine.checkpoint import Checkpoint, environment
+from dgmm.engine.checkpoint import Checkpoint
+from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.memory import check_plan, thread_bytes
@@ -71,7 +72,7 @@ def fit_model(
     settings: Settings,
     *,
     seed_is_given: bool,
-    checkpoint: str | Path | None = None,
+    checkpoint: Address | None = None,
     observer: Observer | None = None,
 ) -> tuple[Model, Outcome]:
     """Fit, or go on with a fit.
@@ -83,7 +84,8 @@ def fit_model(
     seed_is_given : bool
         Otherwise the seed recorded in the checkpoint is used, or a new one drawn.
     checkpoint : path, optional
-        The directory in which every finished start and every iteration is made durable.
+        The directory, or the URL of an object store, in which every finished start and every iteration is made
+        durable.
     observer : Observer, optional
 
     Returns
@@ -118,7 +120,7 @@ def select_model(
     contest: Contest,
     *,
     seed_is_given: bool,
-    checkpoint: str | Path | None = None,
+    checkpoint: Address | None = None,
     observer: Observer | None = None,
 ) -> tuple[Model, Outcome, Selection]:
     """Fit candidates in shared passes, or go on with that; see `fit_model`.
@@ -150,7 +152,7 @@ def select_model(
     return _model(selection.scan_of(best), outcome, source, weights, settings, choice), outcome, selection
 
 
-def _seeded(settings: Settings, checkpoint: str | Path | None, *, seed_is_given: bool) -> Settings:
+def _seeded(settings: Settings, checkpoint: Address | None, *, seed_is_given: bool) -> Settings:
     """With the seed that was given, recorded, or drawn now."""
     if seed_is_given:
         return settings
@@ -191,7 +193,7 @@ def _compute(
     mixtures: Sequence[tuple[int, CovarianceType]],
     sample_rows: int,
     identity: Callable[[str], dict[str, Any]],
-    directory: str | Path | None,
+    directory: Address | None,
     observer: Observer,
 ) -> T:
     """Run steps where the client, or this process, computes, once the memory that they need is there."""
@@ -213,7 +215,7 @@ def _durable(
     make: Callable[[Progress | None], T],
     passes: Passes,
     identity: Callable[[str], dict[str, Any]],
-    directory: str | Path | None,
+    directory: Address | None,
     observer: Observer,
 ) -> T:
     """Run steps, or go on with those in the directory: there, an event is on disk before it is told."""

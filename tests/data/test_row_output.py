@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import polars as pl
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 import zarr
 from zarr.storage import LocalStore
 
+from dgmm.data.address import kind_of
 from dgmm.data.opening import open_source
 from dgmm.data.parquet_output import ParquetOutput
 from dgmm.data.row_output import output_kind
+from dgmm.data.store import list_objects
+from dgmm.data.store import read as read_object
 from dgmm.data.zarr_output import ZarrOutput
+from dgmm.data.zarr_store import UrlStore
+from dgmm.engine.folder import file_at
 from dgmm.errors import CheckpointMismatch, ForeignFile, MissingExtra, WriteFailed
 
 ARRAYS = {
@@ -55,18 +61,24 @@ def values(first, last):
     }
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".zarr":
-        group = zarr.open_group(path, mode="r")
+def read(path: str) -> dict[str, np.ndarray]:
+    if path.endswith(".zarr"):
+        group = zarr.open_group(UrlStore(path) if kind_of(path) else path, mode="r")
         return {name: group[name][:] for name in group}
-    table = pyarrow.dataset.dataset(path).to_table()
+    if kind_of(path):
+        parts = [stored.name for stored in list_objects(path) if stored.name.endswith(".parquet")]
+        table = pyarrow.concat_tables(
+            pyarrow.parquet.read_table(io.BytesIO(read_object(f"{path}/{part}"))) for part in parts
+        )
+    else:
+        table = pyarrow.dataset.dataset(path).to_table()
     columns = {name: table[name].to_numpy() for name in table.column_names}
     wide = [columns.pop(f"responsibilities_{i}") for i in range(4)]
     return {**columns, "responsibilities": np.stack(wide, axis=1)}
 
 
-def test_written_whole_and_read_back(tmp_path, name):
-    output = start(tmp_path / name)
+def test_written_whole_and_read_back(place, name):
+    output = start(f"{place}/{name}")
     assert output.units[0] == (0, 10)
     assert output.units[-1] == (90, 95)
     output.write(0, 50, values(0, 50))
@@ -75,11 +87,11 @@ def test_written_whole_and_read_back(tmp_path, name):
     assert not output.complete
     output.record("note", {"half": 0.5})
     output.finish()
-    again = start(tmp_path / name)
+    again = start(f"{place}/{name}")
     assert again.complete
     assert again.recorded("note") == {"half": 0.5}
     assert again.recorded("dgmm") == IDENTITY
-    found = read(tmp_path / name)
+    found = read(f"{place}/{name}")
     assert set(found) == set(ARRAYS)
     for array, expected in values(0, 95).items():
         np.testing.assert_array_equal(found[array], expected)
@@ -91,19 +103,21 @@ def test_attributes_of_a_group(tmp_path):
     assert dict(zarr.open_group(tmp_path / "out", mode="r").attrs) == {"dgmm": IDENTITY, "complete": False}
 
 
-def test_resumes_with_the_missing_units(tmp_path, name):
-    output = start(tmp_path / name)
+def test_resumes_with_the_missing_units(place, name):
+    output = start(f"{place}/{name}")
     assert output.missing_units() == output.units
     output.write(0, 30, values(0, 30))
     output.write(90, 95, values(90, 95))
-    again = start(tmp_path / name)
+    again = start(f"{place}/{name}")
     assert again.missing_units() == output.units[3:9]
     gone, torn = {
         "out.zarr": ("log_density/c/1", "labels/c/0"),
         "out.parquet": ("part-00001.parquet", "part-00000.parquet"),
     }[name]
-    (tmp_path / name / gone).unlink()
-    (tmp_path / name / torn).write_bytes(b"")  # what a power cut can leave
+    folder, own = file_at(f"{place}/{name}/{gone}")
+    folder.delete(own)
+    folder, own = file_at(f"{place}/{name}/{torn}")
+    folder.write(own, b"")  # what a power cut can leave
     assert again.missing_units() == [(0, 10), (10, 20), *output.units[3:9]]
     with pytest.raises(WriteFailed, match="8 of 10 units"):
         again.finish()

@@ -106,6 +106,20 @@ def test_the_file_is_a_plain_npz(tmp_path):
     assert archive.digest(path) == archive.digest(path.read_bytes())
 
 
+def test_a_file_at_any_address(place):
+    address = f"{place}/model.dgmm"
+    with pytest.raises(FileNotFoundError):
+        archive.read(address, "model")
+    for content in (b"what was there before", small()):
+        archive.write(address, content)
+        assert archive.content(address) == content
+    assert archive.read(address, "model")[0]["n"] == 3
+    assert archive.digest(address) == archive.digest(small())
+    archive.write(address, small()[:-1])
+    with pytest.raises(CorruptFile, match=f"{address} is damaged"):
+        archive.read(address, "model")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"deep": [-math.inf]}])
 def test_nan_in_a_header_is_refused(value):
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import random
 import signal
@@ -14,9 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from servers.http import stripping_proxy
+from servers.seaweedfs import BUCKET, OPEN_BUCKET
 
 from dgmm.engine import archive
-from dgmm.engine.checkpoint import Checkpoint, environment
+from dgmm.engine.checkpoint import Checkpoint
+from dgmm.engine.environment import environment
+from dgmm.engine.folder import folder_at
+from dgmm.engine.object_folder import ObjectFolder
 from dgmm.errors import (
     CheckpointError,
     CheckpointInUse,
@@ -42,25 +48,30 @@ def save_steps(checkpoint, steps, series="iteration"):
         checkpoint.save_step(series, step, {"step": step}, {"values": np.full(3, step)})
 
 
-def damage(path):
-    content = bytearray(path.read_bytes())
+def damage(folder, name):
+    content = bytearray(folder.read(name))
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    folder.write(name, bytes(content))
 
 
 def listing(directory):
-    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("owner"))
+    return sorted(file.name for file in folder_at(directory).list() if not file.name.startswith("owner"))
+
+
+def contents(directory):
+    folder = folder_at(directory)
+    return {file: folder.read(file.name) for file in folder.list()}
 
 
 @pytest.fixture
-def directory(tmp_path):
-    """A directory with a scan, two restarts and iterations 0 to 5."""
-    with opened(tmp_path / "fits" / "one") as checkpoint:
+def directory(place):
+    """The address of a folder with a scan, two restarts and iterations 0 to 5."""
+    with opened(f"{place}/fits/one") as checkpoint:
         checkpoint.save("scan", {"rows": 10}, {"sample": np.arange(4.0)})
         checkpoint.save("restart-0001", {}, {})
         checkpoint.save("restart-0000", {}, {})
         save_steps(checkpoint, range(6))
-    return checkpoint.directory
+    return checkpoint.folder.address
 
 
 def test_records_come_back(directory):
@@ -95,7 +106,7 @@ def test_every_file_says_what_it_belongs_to(directory):
     with opened(directory) as checkpoint:
         epoch = checkpoint.epoch
         checkpoint.save("best", {"score": 0.5}, {})
-    header, _ = archive.read(directory / "best.npz", "checkpoint")
+    header, _ = archive.read(f"{directory}/best.npz", "checkpoint")
     assert epoch == 2
     assert header == {
         "format": "dgmm",
@@ -110,7 +121,7 @@ def test_every_file_says_what_it_belongs_to(directory):
 
 
 def test_a_damaged_newest_step_falls_back_one(directory):
-    damage(directory / "iteration-000005.npz")
+    damage(folder_at(directory), "iteration-000005.npz")
     with opened(directory) as checkpoint:
         with pytest.warns(DamagedFileWarning, match=r"iteration-000005\.npz is damaged.*passed over"):
             assert checkpoint.load_latest("iteration")[0] == 4
@@ -119,7 +130,7 @@ def test_a_damaged_newest_step_falls_back_one(directory):
 
 
 def test_steps_after_the_one_saved_go(directory):
-    damage(directory / "iteration-000005.npz")
+    damage(folder_at(directory), "iteration-000005.npz")
     with opened(directory) as checkpoint:
         save_steps(checkpoint, [4])
         assert checkpoint.names("iteration") == ["iteration-000003", "iteration-000004"]
@@ -127,7 +138,7 @@ def test_steps_after_the_one_saved_go(directory):
 
 @pytest.mark.parametrize("content", [b"", b"garbage", bytes(4096)], ids=["empty", "garbage", "zeros"])
 def test_a_destroyed_record_is_warned_of_and_computed_again(directory, content):
-    (directory / "scan.npz").write_bytes(content)
+    folder_at(directory).write("scan.npz", content)
     with opened(directory) as checkpoint:
         with pytest.warns(DamagedFileWarning, match=r"scan\.npz.*computed again"):
             assert checkpoint.load("scan") is None
@@ -136,8 +147,9 @@ def test_a_destroyed_record_is_warned_of_and_computed_again(directory, content):
 
 
 def test_all_steps_damaged_is_no_step(directory):
-    for path in directory.glob("iteration-*"):
-        damage(path)
+    for name in listing(directory):
+        if name.startswith("iteration-"):
+            damage(folder_at(directory), name)
     with opened(directory) as checkpoint, pytest.warns(DamagedFileWarning) as warned:
         assert checkpoint.load_latest("iteration") is None
     assert len(warned) == 3
@@ -152,7 +164,7 @@ def test_a_file_of_a_later_dgmm_is_refused(directory, monkeypatch):
 
 
 def test_a_mismatch_names_every_difference_and_changes_nothing(directory):
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()}
+    before = contents(directory)
     with pytest.raises(CheckpointMismatch) as caught:
         opened(directory, data="def" * 20, n_components=8, init="kmeans")
     assert str(caught.value) == (
@@ -160,16 +172,16 @@ def test_a_mismatch_names_every_difference_and_changes_nothing(directory):
         "now defdefdefdef…); init was None, now 'kmeans'; n_components was 16, now 8. "
         f"Remove {directory} to start anew, or choose another checkpoint directory"
     )
-    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()}
+    assert before == contents(directory)
 
 
-def test_a_fit_that_came_between_opening_and_entering_is_refused(tmp_path):
-    late = opened(tmp_path, n_components=8)
-    with opened(tmp_path) as checkpoint:
+def test_a_fit_that_came_between_opening_and_entering_is_refused(place):
+    late = opened(place, n_components=8)
+    with opened(place) as checkpoint:
         save_steps(checkpoint, [0])
     with pytest.raises(CheckpointMismatch):
         late.__enter__()
-    with opened(tmp_path):  # it did not keep the directory
+    with opened(place):  # it did not keep the directory
         pass
 
 
@@ -178,33 +190,35 @@ def test_a_single_file_of_another_fit_is_refused_when_loaded(directory, tmp_path
         checkpoint.save("restart-0002", {}, {})
     content = (tmp_path / "other" / "restart-0002.npz").read_bytes()
     with opened(directory) as checkpoint:
-        (directory / "restart-0002.npz").write_bytes(content)
+        folder_at(directory).write("restart-0002.npz", content)
         with pytest.raises(CheckpointMismatch, match="seed was 5, now 123"):
             checkpoint.load("restart-0002")
 
 
-def test_no_seed_takes_the_recorded_one(directory, tmp_path):
+def test_no_seed_takes_the_recorded_one(directory, place):
     checkpoint = opened(directory, seed=None)
     assert checkpoint.identity["seed"] == 123
     assert Checkpoint.recorded_identity(directory) == IDENTITY
-    assert Checkpoint.recorded_identity(tmp_path / "absent") is None
+    assert Checkpoint.recorded_identity(f"{place}/absent") is None
     with pytest.raises(InvalidParameter, match="draw a seed"):
-        opened(tmp_path / "absent", seed=None)
+        opened(f"{place}/absent", seed=None)
     with pytest.raises(CheckpointMismatch, match="seed was 123, now 7"):
         opened(directory, seed=7)
 
 
 def test_the_recorded_identity_is_read_past_damaged_and_foreign_files(directory):
-    np.savez(directory / "mine.npz", a=1)
-    archive.write(directory / "model.npz", archive.pack("model", {}, {}))
-    damage(directory / "iteration-000005.npz")
+    foreign = io.BytesIO()
+    np.savez(foreign, a=1)
+    archive.write(f"{directory}/mine.npz", foreign.getvalue())
+    archive.write(f"{directory}/model.npz", archive.pack("model", {}, {}))
+    damage(folder_at(directory), "iteration-000005.npz")
     assert Checkpoint.recorded_identity(directory) == IDENTITY
 
 
-def test_identities_are_compared_as_json(tmp_path):
-    with opened(tmp_path, shape=(2, 3)) as checkpoint:
+def test_identities_are_compared_as_json(place):
+    with opened(place, shape=(2, 3)) as checkpoint:
         save_steps(checkpoint, [0])
-    opened(tmp_path, shape=[2, 3])
+    opened(place, shape=[2, 3])
 
 
 def test_another_environment_warns_and_goes_on(directory):
@@ -219,9 +233,12 @@ def test_the_environment_is_complete():
     assert all(isinstance(value, str) and value for value in found.values())
 
 
-def test_opening_writes_nothing_and_a_file_is_no_directory(tmp_path):
-    opened(tmp_path / "new")
-    assert list(tmp_path.iterdir()) == []
+def test_opening_writes_nothing(place):
+    opened(f"{place}/new")
+    assert listing(place) == []
+
+
+def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file"):
         opened(tmp_path / "file")
@@ -236,8 +253,18 @@ def test_temporary_files_of_dead_writers_go_and_other_files_stay(tmp_path):
         assert listing(tmp_path) == ["notes.txt"]
 
 
-def test_saving_needs_the_with_block_and_a_plain_name(tmp_path):
-    checkpoint = opened(tmp_path)
+def test_other_objects_stay(s3):
+    folder = folder_at(s3)
+    for name in ("notes.txt", "below/iteration-000007.npz"):
+        folder.write(name, b"")
+    with opened(s3) as checkpoint:
+        save_steps(checkpoint, [1])
+        assert listing(s3) == ["iteration-000001.npz", "notes.txt"]
+    assert folder.read("below/iteration-000007.npz") == b""
+
+
+def test_saving_needs_the_with_block_and_a_plain_name(place):
+    checkpoint = opened(place)
     with pytest.raises(CheckpointError, match="with statement"):
         checkpoint.save("scan", {}, {})
     with checkpoint, pytest.raises(ValueError, match="record name"):
@@ -245,7 +272,11 @@ def test_saving_needs_the_with_block_and_a_plain_name(tmp_path):
 
 
 @pytest.mark.parametrize("function", ["write", "fsync", "replace"])
-def test_a_full_disk_loses_no_step(directory, monkeypatch, function):
+def test_a_full_disk_loses_no_step(tmp_path, monkeypatch, function):
+    directory = tmp_path / "checkpoint"
+    with opened(directory) as checkpoint:
+        save_steps(checkpoint, range(6))
+
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -280,6 +311,91 @@ def test_a_second_driver_is_refused_and_a_superseded_one_stops(directory, monkey
         other.__exit__()
 
 
+def takes_over(directory, monkeypatch, steps):
+    """A driver on another host, an hour later, when the lease has ended: it has saved `steps`."""
+    other = opened(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "node7")
+        patch.setattr(other._ownership, "_clock", lambda: time.time() + 3600)
+        other.__enter__()
+        save_steps(other, steps)
+    return other
+
+
+@pytest.mark.parametrize("saved", [6, 5], ids=["new", "over another"])
+def test_a_store_refuses_what_a_superseded_driver_writes(s3, monkeypatch, saved):
+    """Frozen right after its look at the owner: only the condition of the write can stop it."""
+    with opened(s3) as frozen:
+        save_steps(frozen, range(6))
+        real, found = frozen._ownership.check, []
+
+        def check():
+            real()
+            if not found:
+                found.append(takes_over(s3, monkeypatch, [saved]))
+                found.append(contents(s3))
+
+        monkeypatch.setattr(frozen._ownership, "check", check)
+        with pytest.raises(Superseded, match="node7"):
+            frozen.save(f"iteration-{saved:06d}", {"of": "the frozen one"}, {})
+        assert contents(s3) == found[1]
+        found[0].__exit__()
+
+
+def test_a_driver_frozen_after_its_write_deletes_nothing_of_its_successor(directory, monkeypatch):
+    with opened(directory) as frozen:
+        real, successors = frozen.save, []
+
+        def save(*arguments):
+            real(*arguments)
+            successors.append(takes_over(directory, monkeypatch, [7, 8]))
+
+        monkeypatch.setattr(frozen, "save", save)
+        save_steps(frozen, [6])
+        assert frozen.names("iteration")[-2:] == ["iteration-000007", "iteration-000008"]
+        successors[0].__exit__()
+
+
+def test_what_a_superseded_driver_has_left_is_written_over(s3):
+    """It had looked at the owner in time, and its write came before ours."""
+    with opened(s3) as checkpoint:
+        real = checkpoint.folder.put
+
+        def put(name, content, over):
+            checkpoint.folder.put = real
+            checkpoint.folder.write(name, b"of the one before")
+            return real(name, content, over)
+
+        checkpoint.folder.put = put
+        save_steps(checkpoint, [1])
+        assert checkpoint.load_latest("iteration")[0] == 1
+
+
+def test_a_write_whose_answer_was_lost_is_done(s3):
+    with opened(s3) as checkpoint:
+        real, calls = checkpoint.folder.put, []
+
+        def put(name, content, over):
+            calls.append(name)
+            real(name, content, over)
+            return real(name, content, over)  # the same request, sent again
+
+        checkpoint.folder.put = put
+        save_steps(checkpoint, [1])
+        assert len(calls) == 1
+
+
+def test_a_store_without_conditions_is_refused(seaweed, s3, monkeypatch):
+    """A server behind a proxy that drops the conditions, as some imitations of S3 do."""
+    with stripping_proxy(seaweed.endpoint) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")  # the signature covers the conditions
+        address = s3.replace(BUCKET, OPEN_BUCKET)
+        with pytest.raises(CheckpointError, match="ignores conditions"):
+            opened(address).__enter__()
+        assert ObjectFolder(address).list() == []
+
+
 # Only the checkpoint code and NumPy: the whole package would take longer to load than to kill.
 SAVER = f"""
 import sys, types
@@ -298,13 +414,23 @@ with Checkpoint(sys.argv[1], {{"seed": 1}}, {{}}) as checkpoint:
 """
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_lose_no_acknowledged_object(s3, kills):
+    kill_again_and_again(s3, kills)
+
+
 def test_twenty_kills_lose_no_acknowledged_step(tmp_path):
+    kill_again_and_again(str(tmp_path), 20)
+    assert not list(tmp_path.glob(".*"))
+
+
+def kill_again_and_again(directory, kills):
     seed = random.SystemRandom().randrange(2**32)
     sys.stdout.write(f"seed {seed}\n")  # pytest shows it if the test fails
     generator = random.Random(seed)
     acknowledged = -1
-    for _ in range(20):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(kills):
+        saver = subprocess.Popen([sys.executable, "-c", SAVER, directory], stdout=subprocess.PIPE, text=True)
         try:
             begun = int(saver.stdout.readline().removeprefix("from "))
             assert begun > acknowledged
@@ -317,13 +443,12 @@ def test_twenty_kills_lose_no_acknowledged_step(tmp_path):
         assert saver.returncode == -signal.SIGKILL
         lines = [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
         acknowledged = int(lines[-1]) if lines else acknowledged
-        latest = Checkpoint(tmp_path, {"seed": 1}, {}).load_latest("iteration")
+        latest = Checkpoint(directory, {"seed": 1}, {}).load_latest("iteration")
         assert latest is not None
         step, header, arrays = latest
         assert step >= acknowledged
         assert header == {"step": step}
         assert np.all(arrays["values"] == step)
-        assert len(list(tmp_path.glob("*.npz"))) <= 4
-    with Checkpoint(tmp_path, {"seed": 1}, {}) as checkpoint:
-        assert checkpoint.epoch == 21
-        assert not list(Path(tmp_path).glob(".*"))
+        assert len(listing(directory)) <= 4 + directory.startswith("/")  # a temporary file
+    with Checkpoint(directory, {"seed": 1}, {}) as checkpoint:
+        assert checkpoint.epoch == kills + 1

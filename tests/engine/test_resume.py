@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from fittings import SLOW_ON_S3
 
 from dgmm import load
+from dgmm.engine import archive
 
 DRIVER = """
 import sys
@@ -62,7 +64,7 @@ def stored(tmp_path_factory):
     return folder
 
 
-def start(stored: Path, directory: Path, model: Path, workers: str) -> subprocess.Popen[str]:
+def start(stored: Path, directory: Path | str, model: Path | str, workers: str) -> subprocess.Popen[str]:
     arguments = [stored / "driver.py", stored / "rows.zarr", stored / "weights.zarr", directory, model, workers]
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", *map(str, arguments)],
@@ -73,7 +75,7 @@ def start(stored: Path, directory: Path, model: Path, workers: str) -> subproces
     )
 
 
-def finish(stored: Path, directory: Path, model: Path, workers: str) -> list[str]:
+def finish(stored: Path, directory: Path | str, model: Path | str, workers: str) -> list[str]:
     process = start(stored, directory, model, workers)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -90,10 +92,10 @@ def unbroken(stored, tmp_path_factory):
     return folder, lines
 
 
-def killed_and_resumed(stored, unbroken, tmp_path, choices: list[str], kills: int, seed: int) -> None:
+def killed_and_resumed(stored, unbroken, place: str, choices: list[str], kills: int, seed: int) -> None:
     folder, lines = unbroken
     rng = random.Random(seed)
-    directory, model = tmp_path / "checkpoint", tmp_path / "model"
+    directory, model = f"{place}/checkpoint", f"{place}/model"
     acknowledged = 0
     for _ in range(kills):
         process = start(stored, directory, model, rng.choice(choices))
@@ -105,25 +107,26 @@ def killed_and_resumed(stored, unbroken, tmp_path, choices: list[str], kills: in
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     rest = finish(stored, directory, model, rng.choice(choices))
-    assert model.read_bytes() == (folder / "model").read_bytes(), f"seed {seed}"
+    assert archive.content(model) == (folder / "model").read_bytes(), f"seed {seed}"
     # What was acknowledged was not done again.
     assert rest.count("Iterated") <= lines.count("Iterated") - acknowledged
 
 
+@SLOW_ON_S3
 @pytest.mark.parametrize("seed", range(1))
-def test_killed_driver(stored, unbroken, tmp_path, seed):
-    killed_and_resumed(stored, unbroken, tmp_path, ["sync", "threads"], kills=3, seed=seed)
+def test_killed_driver(stored, unbroken, place, seed):
+    killed_and_resumed(stored, unbroken, place, ["sync", "threads"], kills=3, seed=seed)
 
 
 @pytest.mark.slow
-def test_killed_driver_on_a_cluster(stored, unbroken, tmp_path):
-    killed_and_resumed(stored, unbroken, tmp_path, ["2"], kills=1, seed=2)
+def test_killed_driver_on_a_cluster(stored, unbroken, place):
+    killed_and_resumed(stored, unbroken, place, ["2"], kills=1, seed=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 112))
-def test_killed_driver_with_other_workers(stored, unbroken, tmp_path, seed):
-    killed_and_resumed(stored, unbroken, tmp_path, ["sync", "threads", "1", "2", "3"], kills=3, seed=seed)
+def test_killed_driver_with_other_workers(stored, unbroken, place, seed):
+    killed_and_resumed(stored, unbroken, place, ["sync", "threads", "1", "2", "3"], kills=3, seed=seed)
 
 
 def test_a_finished_fit_returns_at_once(stored, unbroken, tmp_path):

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_a_warning_runs_the_job_again_at_most_so_often(script, code, again, run,
     assert "restarted 2 times, which is MAX_RESTARTS: submit the job again to go on" in text
     assert "qsub" not in text
     assert not (tmp_path / "ck.restarts").exists(), "the next submission counts anew"
+
+
+def test_the_count_of_a_checkpoint_at_a_url_is_kept_here(run):
+    name = uuid.uuid4().hex
+    count = ROOT / f"bucket-{name}-1.restarts"
+    try:
+        ended, text = run("pbs/fit.pbs", CHECKPOINT=f"s3://bucket/{name}/1", WARN_AFTER=0.2).finish()
+        assert ended == 75, text
+        assert count.read_text().strip() == "1"
+    finally:
+        count.unlink(missing_ok=True)
 
 
 def test_where_no_warning_comes_the_script_warns_itself(run):

@@ -82,23 +82,26 @@ def test_a_room_knows_only_what_it_is_for(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_only_the_data_room_reads_zarr(path):
+def test_only_the_data_room_reads_zarr_and_object_stores(path):
     parts = module_name(path).split(".")
     if "data" in parts[1:2] or parts[1:2] in (["cli"], ["demo"]):
         return
     for name, line in imports(path):
-        assert name.split(".")[0] != "zarr", f"{path}:{line} imports {name}"
+        assert name.split(".")[0] not in ("zarr", "obstore", "boto3"), f"{path}:{line} imports {name}"
 
 
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import dgmm", ["distributed", "matplotlib", "sklearn", "pyarrow"]),
-        ("from dgmm import GaussianMixture, load", ["distributed", "matplotlib"]),
+        ("import dgmm", ["distributed", "matplotlib", "sklearn", "pyarrow", "obstore"]),
+        ("from dgmm import GaussianMixture, load", ["distributed", "matplotlib", "obstore"]),
         ("import dgmm.engine.sampled, dgmm.engine.likelihood", ["distributed", "sklearn"]),  # workers do
         ("import dgmm.selection", ["matplotlib"]),
         ("import dgmm.plot", ["matplotlib.pyplot", "xarray"]),
-        ("import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample", ["sklearn", "pyarrow"]),
+        (
+            "import dgmm.cli.predict, dgmm.cli.score, dgmm.cli.info, dgmm.cli.sample",
+            ["sklearn", "pyarrow", "obstore"],
+        ),
     ],
 )
 def test_an_import_is_light(statement, unwanted):
