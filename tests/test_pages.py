@@ -13,7 +13,11 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
 # What their own tests run, with the servers or data that they need.
-ELSEWHERE = {"clusters": "clusters/test_docs.py"}
+ELSEWHERE = {
+    "clusters": "clusters/test_docs.py",
+    "object-stores": "test_object_store_docs.py",
+    "outputs": "test_docs_outputs.py",
+}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
