@@ -166,6 +166,49 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
         assert text in refused.err
 
 
+def test_results_on_disk_are_a_dataset_of_the_grid(tmp_path, monkeypatch, capsys, small_boxes):
+    path, model, out = stored(ocean(), tmp_path), tmp_path / "m.dgmm", tmp_path / "regimes.zarr"
+    mixture = GaussianMixture(2, random_state=0).fit(open_source(path, **WHAT))
+    mixture.save(model)
+    source = open_source(path, **WHAT)
+    wanted = ("--labels", "--responsibilities", "--log-density", "--top", 1, "--anomaly-quantile", 0.01)
+    words = ("predict", path, "--variables", "temp,ssh", "--feature-dim", "depth", "--model", model, "--out", out)
+
+    def run(code=0):
+        assert in_process(monkeypatch, *words, *wanted, "--json", local=True) == code
+        return json.loads(capsys.readouterr().out)
+
+    assert run()["rows_written"] == source.n_rows
+    found = xarray.open_zarr(out, consolidated=False)
+    assert found["labels"].dims == found["log_density"].dims == ("time", "lat", "lon")
+    assert found["responsibilities"].dims == ("time", "lat", "lon", "component")
+    for name in ("time", "lat", "lon"):
+        xarray.testing.assert_equal(found[name].variable, ocean()[name].variable)
+    assert found["labels"].chunksizes == {"time": (4,) * 3, "lat": (16,), "lon": (12, 12)}
+    np.testing.assert_array_equal(found["labels"], mixture.predict(source))
+    np.testing.assert_array_equal(found["log_density"], mixture.score_samples(source))
+    np.testing.assert_array_equal(found["responsibilities"], mixture.predict_proba(source))
+    np.testing.assert_array_equal(found["labels"].isnull(), ocean()["ssh"].isnull())
+    flagged = found["anomalies"].values
+    assert not flagged[found["labels"].isnull().values].any()
+    np.testing.assert_array_equal(flagged, found["log_density"].values < found.attrs["anomalies"]["threshold"])
+
+    (out / "labels/c/1/0/1").unlink()  # as a kill leaves it
+    zarr.open_group(out, mode="r+").attrs["complete"] = False
+    assert run()["rows_written"] == 4 * 16 * 12
+    np.testing.assert_array_equal(xarray.open_zarr(out, consolidated=False)["labels"], mixture.predict(source))
+    assert run()["rows_written"] == 0
+
+
+def test_a_grid_is_no_table_of_results(tmp_path, monkeypatch, capsys):
+    path, model = stored(ocean(), tmp_path), tmp_path / "m.dgmm"
+    GaussianMixture(2, random_state=0).fit(open_source(path, **WHAT)).save(model)
+    what = ("--variables", "temp,ssh", "--feature-dim", "depth", "--model", model)
+    assert in_process(monkeypatch, "predict", path, *what, "--out", tmp_path / "o.parquet", local=True) == 2
+    assert "go to a Zarr group" in capsys.readouterr().err
+    assert not (tmp_path / "o.parquet").exists()
+
+
 def test_cells_that_are_missing_can_be_an_error():
     source = open_source(ocean(), **WHAT, missing="error")
     with pytest.raises(dgmm.errors.NonFiniteData, match=r"NaN \(temp\[depth=0\] at time=0, lat=.*missing='drop'"):

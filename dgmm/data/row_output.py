@@ -89,12 +89,14 @@ class RowOutput(ABC):
     def open(
         cls, path: str | os.PathLike[str], *, arrays: Layout, chunk_rows: int, identity: Mapping[str, str]
     ) -> Self:
+        """Describe the output, and `begin` it."""
+        return cls(path, arrays, chunk_rows).begin(identity)
+
+    def begin(self, identity: Mapping[str, str]) -> Self:
         """Create the output, or go on with one of the same identity and layout.
 
         Parameters
         ----------
-        path, arrays, chunk_rows
-            As for the class.
         identity : mapping of str to str
             What the results belong to: fingerprints of data and model.
 
@@ -109,14 +111,13 @@ class RowOutput(ABC):
         MissingExtra
             The format needs another package.
         """
-        output = cls(path, arrays, chunk_rows)
         try:
-            if not output._belongs(dict(identity)):
-                output._create({"dgmm": dict(identity), "complete": False})
-            output._prepare()
+            if not self._belongs(dict(identity)):
+                self._create({"dgmm": dict(identity), "complete": False})
+            self._prepare()
         except OSError as error:
-            raise output._failed(error) from error
-        return output
+            raise self._failed(error) from error
+        return self
 
     def _belongs(self, identity: dict[str, str]) -> bool:
         """Whether it is there, ours and the same; False where there is nothing."""
@@ -190,9 +191,7 @@ class RowOutput(ABC):
         WriteFailed
             No room, no permission, an I/O error.
         """
-        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows) or stop > self.n_rows:
-            msg = f"rows {start}:{stop} are not whole units of {self.chunk_rows} rows"
-            raise ValueError(msg)
+        self._check_whole(start, stop)
         for name, entry in self.arrays.items():
             expected = (stop - start, *entry.shape[1:])
             if (found := np.shape(values[name])) != expected:
@@ -202,6 +201,11 @@ class RowOutput(ABC):
             self._write(start, stop, values)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _check_whole(self, start: int, stop: int) -> None:
+        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows) or stop > self.n_rows:
+            msg = f"rows {start}:{stop} are not whole units of {self.chunk_rows} rows"
+            raise ValueError(msg)
 
     def finish(self) -> None:
         """Mark the output as complete.

@@ -24,7 +24,7 @@ from dgmm.engine.rowwise import described
 from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import naming_chunks
 from dgmm.engine.writing import write_missing
-from dgmm.errors import InvalidData, ShapeMismatch
+from dgmm.errors import InvalidData, InvalidParameter, ShapeMismatch
 
 
 class PredictWork(PreparedEStep):
@@ -109,7 +109,7 @@ def open_output(
     ----------
     path : str or path
         A folder, the URL of an object store, or another URL that fsspec understands; of Parquet files if it ends
-        in ``.parquet``, else of a Zarr group.
+        in ``.parquet``, else of a Zarr group. Results of a grid have its dimensions and coordinates.
     source : Source
     model : Model
     model_digest : str
@@ -123,17 +123,29 @@ def open_output(
     ShapeMismatch, InvalidData, ForeignFile, CheckpointMismatch, WriteFailed, MissingExtra
     """
     check_features(model, source)
+    k = model.parameters.n_components
+    kinds = {name: kind for quantity in wanted for name, kind in quantity.arrays(k).items()}
     arrays = {
         name: Entry((source.n_rows, *kind.trailing), _stored(name, kind.dtype, dtype), kind.columns)
-        for quantity in wanted
-        for name, kind in quantity.arrays(model.parameters.n_components).items()
+        for name, kind in kinds.items()
     }
     identity = {"model": model_digest, "data": source.fingerprint()}
     for quantity in wanted:
         if isinstance(quantity, Anomalies):
             identity["anomaly_quantile"] = repr(float(quantity.quantile))
-    kind = output_kind(path)
-    return kind.open(path, arrays=arrays, chunk_rows=kind.unit_rows(source, arrays), identity=identity)
+    form = output_kind(path)
+    if source.box(0) is None:
+        return form.open(path, arrays=arrays, chunk_rows=form.unit_rows(source, arrays), identity=identity)
+    from dgmm.data.grid import GridSource
+    from dgmm.data.grid_output import GridOutput
+
+    assert isinstance(source, GridSource)  # noqa: S101  no other has boxes
+    if not issubclass(GridOutput, form):
+        msg = (
+            f"results of the grid {source.name} go to a Zarr group, not to Parquet: choose a path such as out.zarr"
+        )
+        raise InvalidParameter(msg)
+    return GridOutput(path, arrays, source, {name: kind.dims for name, kind in kinds.items()}).begin(identity)
 
 
 def _stored(name: str, computed: np.dtype[Any], dtype: DTypeLike) -> np.dtype[Any]:
