@@ -22,6 +22,7 @@ from dgmm.data.opening import open_convertible
 from dgmm.data.row_output import RowOutput
 from dgmm.engine.convert import Conversion, convert
 from dgmm.engine.draw import Draw, draw
+from dgmm.engine.memory import PROCESS_BYTES
 from dgmm.errors import (
     CheckpointMismatch,
     ForeignFile,
@@ -248,7 +249,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 
 def test_memory_is_planned(tmp_path, monkeypatch):
     data = as_npy(ROWS, tmp_path)
-    monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda self: 250 << 20)
+    monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda self: PROCESS_BYTES)
     for missing in (None, "drop"):
         with pytest.raises(NotEnoughMemory, match=r"converting .*t.npy .* smaller chunks of rows"):
             converted(data, tmp_path / "out.zarr", missing=missing)
