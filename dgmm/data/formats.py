@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 from typing import Literal
 
+from dgmm.data.address import kind_of
 from dgmm.data.files import StoredFile, holds_files, is_pattern, list_files
 from dgmm.data.reading import Reading
 from dgmm.data.source import Source
@@ -15,6 +17,11 @@ from dgmm.errors import InvalidData, MissingExtra
 Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed"]
 
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {"parquet": (".parquet", ".parq", ".pq"), "csv": (".csv", ".tsv", ".txt")}
+_NAMED: dict[str, Kind] = {
+    ".npy": "npy",
+    ".npz": "npz",
+    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), "hdf5"),
+}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5"}
 
@@ -22,23 +29,56 @@ _SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"\x93NUMPY": "npy", b"\x8
 def kind_at(address: str) -> Kind | None:
     """The kind of file, folder of files or pattern at an address; None where it is none of those that dgmm knows.
 
-    Files are told by how they begin, whatever they are called; text, which has no mark, by its name.
+    Files are told by how they begin, whatever they are called; text, which has no mark, and objects, which would
+    have to be asked for, by their names.
     """
-    path = Path(address)
     if is_pattern(address):
         return "csv" if _is_text(address) else "parquet"
+    if kind_of(address):
+        return _kind_of_object(address)
+    path = Path(address)
     if path.is_dir():
-        from dgmm.data.parquet_output import ATTRIBUTES
+        return _kind_of_folder(address, lambda name: (path / name).exists())
+    file, within = _split(address)
+    kind = _kind_of_file(Path(file)) if Path(file).is_file() else None
+    return kind if not within or kind == "hdf5" else None
 
-        if any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
-            return None
-        if (path / ATTRIBUTES).exists():
-            return "parquet"
-        return next((kind for kind, suffixes in _SUFFIXES.items() if holds_files(address, suffixes)), None)
-    # The name of something within an HDF5 file follows the file's.
-    file = next((above for above in (path, *path.parents) if above.is_file()), None)
-    kind = None if file is None else _kind_of_file(file)
-    return kind if file == path or kind == "hdf5" else None
+
+def _split(address: str) -> tuple[str, str]:
+    """The path or URL of a file, and what follows it: the name of something within an HDF5 file."""
+    if kind_of(address):
+        found = re.match(r"(.*\.(?:h5|hdf5?|he5))(?:/(.*))?$", address, re.IGNORECASE)
+        return (found[1], found[2] or "") if found else (address, "")
+    path = Path(address)
+    file = next((above for above in (path, *path.parents) if above.is_file()), path)
+    return str(file), path.relative_to(file).as_posix().removeprefix(".")
+
+
+def _kind_of_folder(address: str, has: Callable[[str], bool]) -> Kind | None:
+    from dgmm.data.parquet_output import ATTRIBUTES
+    from dgmm.data.zarr_address import METADATA_NAMES
+
+    if any(map(has, METADATA_NAMES)):
+        return None
+    if has(ATTRIBUTES):
+        return "parquet"
+    return next((kind for kind, suffixes in _SUFFIXES.items() if holds_files(address, suffixes)), None)
+
+
+def _kind_of_object(url: str) -> Kind | None:
+    from dgmm.data.store import is_object, only_serves
+
+    name = _split(url)[0].rpartition("/")[2].lower()
+    for kind, suffixes in _SUFFIXES.items():
+        if name.endswith(suffixes):
+            return kind
+    if name.endswith(_COMPRESSED) and _is_text(name.rpartition(".")[0]):
+        return "compressed"
+    suffix = PurePath(name).suffix
+    # Only what has no telling name is asked for.
+    if suffix in (*_NAMED, ".zarr", ".zip", ".nc") or only_serves(url):
+        return _NAMED.get(suffix)
+    return _kind_of_folder(url, lambda entry: is_object(f"{url.rstrip('/')}/{entry}"))
 
 
 def _kind_of_file(path: Path) -> Kind | None:
@@ -97,8 +137,8 @@ def open_files(kind: Kind, address: str, reading: Reading) -> Source:
 
         return NpySource(StoredFile.at(address), name, column=reading.column)
     with needing("hdf5", name):
-        from dgmm.data.hdf5 import Hdf5Source, split_address
-    file, dataset = split_address(address)
+        from dgmm.data.hdf5 import Hdf5Source
+    file, dataset = _split(address)
     found = StoredFile.at(file)
     return Hdf5Source(found, dataset, name, missing_chunks=reading.missing_chunks, column=reading.column)
 

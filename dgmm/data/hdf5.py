@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import h5py
@@ -14,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.columns import listed
-from dgmm.data.files import StoredFile
+from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.data.rows import Rows, block_dtype, check_shape, regular_bounds
 from dgmm.data.source import Source
-from dgmm.errors import InvalidData, MissingChunks, SourceNotFound
+from dgmm.errors import InvalidData, MissingChunks, SourceNotFound, StoreError
 
 BLOCK_BYTES = 4 * 2**20
 # Of HDF5 itself, for a dataset.
@@ -83,11 +82,14 @@ class Hdf5Source(Source):
         self.read_bytes = self._plan()
 
     def _opened(self) -> h5py.File:
-        self._file.check()
+        source = self._file.source()
+        # Some file systems have no locks, and who only reads can do without; objects have none to ask for.
+        locking = {} if self._file.remote else {"locking": "best-effort"}
         try:
-            # Some file systems have no locks, and who only reads can do without.
-            return h5py.File(self._file.path, "r", locking="best-effort")
+            return h5py.File(source, "r", **locking)
         except OSError as error:
+            if isinstance(error, StoreError):
+                raise
             msg = f"{self._file.path} cannot be opened as an HDF5 file: {error}. Restore it, or close its writer."
             raise InvalidData(msg) from error
 
@@ -128,7 +130,7 @@ class Hdf5Source(Source):
         try:
             rows: NDArray[Any] = dataset[start:stop]
         except OSError as error:
-            if error.errno is not None:
+            if is_of_storage(error):
                 raise
             msg = (
                 f"Rows {start}:{stop} of {self.name} cannot be read: {error}. They are damaged, or compressed by "
@@ -151,13 +153,6 @@ class Hdf5Source(Source):
         other = super().rows(bounds)
         other.read_bytes = other._plan()
         return other
-
-
-def split_address(address: str) -> tuple[str, str]:
-    """The path of a file, and what follows it: the name of something within."""
-    path = Path(address)
-    file = next((above for above in (path, *path.parents) if above.is_file()), path)
-    return str(file), path.relative_to(file).as_posix().removeprefix(".")
 
 
 def _find(file: h5py.File, name: str, address: str, *, column: bool) -> h5py.Dataset:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from dgmm.data.arrow import common_dtype, values
-from dgmm.data.files import StoredFile
+from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.data.parquet_footers import read_footers
 from dgmm.data.rows import Bounds, Rows, check_shape
 from dgmm.data.source import Source
@@ -75,7 +75,9 @@ class ParquetSource(Source):
         block_rows = int(np.diff(self.bounds).max(initial=0))
         # Rows as Arrow has them, and as features.
         decoded = block_rows * self.n_features * (8 + self.dtype.itemsize)
-        return decoded + self.n_features * min(_PAGES, 16 * self._groups.longest)
+        # Of an object, a row group as it is stored.
+        fetched = self._groups.longest * self.n_features * 8 if self._groups.files[0].remote else 0
+        return decoded + self.n_features * min(_PAGES, 16 * self._groups.longest) + fetched
 
     def fingerprint(self) -> str:
         """SHA-256 of the columns, and of each file's path in the table, size, mtime (ETag) and row groups."""
@@ -113,17 +115,17 @@ class ParquetSource(Source):
                 skip = max(0, skip - len(batch))
 
     def _decoded(self, file: StoredFile, runs: list[list[int]], rows: int) -> Iterator[pa.RecordBatch]:
-        file.check()
         numbers = runs[0]
+        # Of an object, columns that lie together are asked for together.
+        reading = {"pre_buffer": True} if file.remote else {"pre_buffer": False, "buffer_size": _BUFFER}
         try:
             with parquet.ParquetFile(
-                file.path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+                file.source(read_ahead=1), page_checksum_verification=True, **reading
             ) as opened:
                 for numbers in runs:
                     yield from opened.iter_batches(rows, numbers, list(self.feature_names), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            # Those with a number are of the disk or the network, and for the engine to retry.
-            if getattr(error, "errno", None) is not None:
+            if is_of_storage(error):
                 raise
             which = f"row group {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
             msg = (

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from dgmm.data.arrow import is_real
 from dgmm.data.columns import chosen, listed, not_numbers
-from dgmm.data.files import StoredFile
+from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.errors import InvalidData
 
 # Reading a footer is waiting, more than work.
@@ -85,12 +85,12 @@ def read_footers(files: Mapping[str, StoredFile], variables: Sequence[str] | Non
 
 def _read(name: str, file: StoredFile) -> tuple[pa.Schema, NDArray[np.int64]]:
     try:
-        with parquet.ParquetFile(file.path, pre_buffer=False) as opened:
+        with parquet.ParquetFile(file.source(read_ahead=1), pre_buffer=False) as opened:
             metadata = opened.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             return opened.schema_arrow, np.array(rows, dtype=np.int64)
     except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None) is not None:
+        if is_of_storage(error):
             raise
         msg = f"{file.path} cannot be read as a Parquet file: {error}. Restore it, or take it out of the table."
         raise InvalidData(msg) from error
