@@ -115,6 +115,6 @@ def seaweedfs(folder: Path) -> Iterator[Seaweed]:
         finally:
             process.kill()  # nobody will miss what it has not written yet
             process.wait()
-    for port in ports.values():
+    for port in (*ports.values(), ports["admin.port"] + 10_000):  # which it takes for gRPC, whatever it is told
         for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
             left.unlink()
