@@ -11,6 +11,7 @@ from dgmm.cli import signals
 from dgmm.cli.options import Reading, Where, check_output, cluster_options, json_option, log, reading_options
 from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
+from dgmm.data.address import plain
 from dgmm.data.formats import kind_at
 from dgmm.engine.convert import Conversion
 from dgmm.engine.convert import convert as write_rows
@@ -33,7 +34,7 @@ def convert(data: str, out: str, dtype: str | None, reading: Reading, where: Whe
     """
     check_output(out, "OUT")
     began = time.monotonic()
-    if kind_at(data) == "csv":
+    if kind_at(plain(data)) == "csv":
         log(f"reading {data} once, to find where its lines begin")
     source = reading.open_convertible(data)
     wanted = Conversion(source, reading.missing, np.dtype(dtype or source.dtype))

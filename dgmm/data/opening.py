@@ -33,10 +33,11 @@ def open_source(
     Parameters
     ----------
     data : array-like, table, zarr.Array, str, path, Dask array or data frame, xarray object or Source
-        Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder, a
-        ``.zip`` file or at a URL (``s3://``, ``gs://``, ``az://``, ``http(s)://`` or one of fsspec's), or of a
-        NetCDF file. A table is a data frame of pandas or polars, or an Arrow table. Dask chunks and partitions of
-        unknown lengths are computed once to measure them.
+        Rows x features. A str or path is an address: of a Zarr array or group (format 2 or 3) in a folder or a
+        ``.zip`` file, of a Parquet file, a folder of them or a pattern, of an HDF5 dataset
+        (``file.h5/group/name``), of a NumPy file, or of a NetCDF file. It may be a URL (``s3://``, ``gs://``,
+        ``az://``, ``http(s)://``; for Zarr also one of fsspec's). A table is a data frame of pandas or polars, or
+        an Arrow table. Dask chunks and partitions of unknown lengths are computed once to measure them.
     variables : str or sequence of str, optional
         Of a table: the columns that are the features, in this order. Of a grid (xarray, a Zarr group, NetCDF):
         the data variables whose values are. Default: all; of a grid, where they have the same dimensions.
@@ -64,11 +65,11 @@ def open_source(
         The object store refuses, or does not answer.
     InvalidData
         Not rows x features of real numbers: its subclasses `ShapeMismatch`, `UnsupportedDtype`,
-        `MissingChunks`, `NonFiniteData`; or not Zarr at all.
+        `MissingChunks`, `NonFiniteData`; or nothing that dgmm can read.
     InvalidParameter
         There is no such variable or dimension, or an option has another value than those above.
     MissingExtra
-        xarray is not installed.
+        An optional package is not installed.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from typing import Any
 
 import zarr
 
+from dgmm.data.address import kind_of
 from dgmm.data.chosen_columns import ChosenColumns
 from dgmm.data.parquet_output import ATTRIBUTES
 from dgmm.data.reading import Reading
@@ -51,11 +52,19 @@ def features_of_folder(address: str) -> tuple[str, ...] | None:
         It is not complete.
     """
     try:
-        attributes = json.loads(Path(address, ATTRIBUTES).read_bytes())
-    except (OSError, ValueError):
+        attributes = json.loads(_read(f"{address.rstrip('/')}/{ATTRIBUTES}"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     _check_complete(attributes, address)
     return tuple(attributes.get("features") or ()) or None
+
+
+def _read(address: str) -> bytes:
+    if kind_of(address) is None:
+        return Path(address).read_bytes()
+    from dgmm.data import store
+
+    return store.read(address)
 
 
 def _check_complete(attributes: dict[str, Any], name: str) -> None:
