@@ -108,7 +108,7 @@ def check_plan(available: int | None, per_thread: int, data: str) -> int:
         Naming both figures.
     """
     what = f"a pass over {data} (two blocks of rows, buffers, statistics)"
-    return check_need(available, per_thread, what, ", or store the data in smaller chunks of rows")
+    return check_need(available, per_thread, what, ", or store the data in smaller chunks of rows (dgmm convert)")
 
 
 def check_need(available: int | None, per_thread: int, what: str, remedy: str = "") -> int:

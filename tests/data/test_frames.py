@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_source import gather
 
 from dgmm import GaussianMixture, open_source
@@ -118,10 +119,21 @@ def test_dask_weights_of_the_same_partitions():
         open_weights(frame["name"], source)
 
 
-def test_a_dask_frame_is_fitted_like_its_rows():
-    expected = GaussianMixture(2, random_state=0, sample_size=100).fit(da.from_array(ROWS, chunks=(100, 3)))
-    found = GaussianMixture(2, random_state=0, sample_size=100).fit(unknown_partitions(FRAME[["a", "b", "c"]]))
-    np.testing.assert_allclose(found.means_, expected.means_, rtol=1e-10)
+@settings(max_examples=5)
+@given(parts=st.integers(1, 40), kept=st.integers(0, 2**20))
+def test_a_fit_does_not_depend_on_partitions(parts, kept):
+    """Of any lengths, some of them 0, unknown until they are computed."""
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0] * 3, [6] * 3], "precisions_init": [np.eye(3)] * 2}
+    frame = FRAME[["a", "b", "c"]].assign(kept=np.random.default_rng(kept).random(N) < 0.7)
+    frame.loc[:3, "kept"] = True
+    filtered = dd.from_pandas(frame, npartitions=parts)
+    filtered = filtered[filtered["kept"]].drop(columns="kept")
+    rows = ROWS[frame["kept"]]
+    found, expected = (
+        GaussianMixture(2, random_state=0, sample_size=100, **start).fit(data) for data in (filtered, rows)
+    )
+    for name in ("weights_", "means_", "covariances_", "lower_bound_"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10)
 
 
 def test_a_table_has_no_dimensions():
