@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
-from zarr.errors import NodeNotFoundError
 
 from dgmm.data.grid import GridSource
 from dgmm.data.grid_results import sample_coordinates
 from dgmm.data.row_output import Layout
 from dgmm.data.rows import Bounds
-from dgmm.data.zarr_chunks import chunk_key, list_chunks
-from dgmm.data.zarr_output import CHUNK_BYTES, ZarrOutput
+from dgmm.data.zarr_output import ZarrOutput
 
 
 class GridOutput(ZarrOutput):
@@ -72,47 +68,19 @@ class GridOutput(ZarrOutput):
             kept.to_zarr(self._place, mode="a", zarr_format=3, consolidated=False)
 
     def _shape(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of the array of a result and of its chunks."""
-        (_, *rest), dtype, _ = self.arrays[name]
-        parts = [max(1, min(n, CHUNK_BYTES // (self.chunk_rows * dtype.itemsize))) for n in rest]
+        (_, *rest), (_, *parts) = super()._shape(name)
         return (*self._boxes.grid, *rest), (*self._boxes.steps, *parts)
 
-    def _create_or_check(self, name: str) -> None:
-        (shape, chunks), dtype = self._shape(name), self.arrays[name].dtype
-        try:
-            array = zarr.open_array(self._place, path=name, mode="r")
-        except NodeNotFoundError:
-            missing = {"i": -1, "f": np.nan}.get(dtype.kind)
-            zarr.create_array(
-                self._place,
-                name=name,
-                shape=shape,
-                dtype=dtype,
-                chunks=chunks,
-                dimension_names=self._dims[name],
-                fill_value=0 if missing is None else missing,
-                attributes={"_FillValue": missing} if dtype.kind == "i" else {},
-                compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-            )
-            return
-        if (array.shape, array.dtype, array.chunks) != (shape, dtype, chunks):
-            found = f"{name} of shape {array.shape}, {array.dtype}, in chunks of {array.chunks}"
-            raise self._mismatch(found)
+    def _described(self, name: str) -> dict[str, Any]:
+        missing = {"i": -1, "f": np.nan}.get(self.arrays[name].dtype.kind)
+        return {
+            "fill_value": 0 if missing is None else missing,
+            "attributes": {"_FillValue": missing} if missing == -1 else {},
+            "dimension_names": self._dims[name],
+        }
 
-    def _missing(self) -> set[int]:
-        missing = set()
-        cells = len(self._boxes.grid)
-        for name in self.arrays:
-            array = self._array(name)
-            stored = list_chunks(array)
-            (_, *shape), (_, *chunks) = array.shape[cells - 1 :], array.chunks[cells - 1 :]
-            across = list(product(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))))
-            for unit in range(len(self._boxes)):
-                at = tuple(int(i) for i in np.unravel_index(unit, self._boxes.counts))
-                keys = (chunk_key(array, (*at, *further)) for further in across)
-                if any(key not in stored or stored[key].size == 0 for key in keys):
-                    missing.add(unit)
-        return missing
+    def _at(self, unit: int) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(unit, self._boxes.counts))
 
     def _write(self, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
         for unit in range(self._boxes.at(start), self._boxes.at(stop - 1) + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,22 @@ class ZarrOutput(RowOutput):
         for name in self.arrays:
             self._create_or_check(name)
 
+    def _shape(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of an array, and of its chunks."""
+        (n, *rest), dtype, _ = self.arrays[name]
+        parts = [max(1, min(m, CHUNK_BYTES // (self.chunk_rows * dtype.itemsize))) for m in rest]
+        return (n, *rest), (min(self.chunk_rows, n), *parts)
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """What an array is created with besides."""
+        return {"fill_value": 0}
+
+    def _at(self, unit: int) -> tuple[int, ...]:
+        """Which chunks along the rows a unit is."""
+        return (unit,)
+
     def _create_or_check(self, name: str) -> None:
-        shape, dtype, _ = self.arrays[name]
-        rest = [max(1, min(n, CHUNK_BYTES // (self.chunk_rows * dtype.itemsize))) for n in shape[1:]]
-        chunks = (min(self.chunk_rows, shape[0]), *rest)
+        (shape, chunks), dtype = self._shape(name), self.arrays[name].dtype
         try:
             array = zarr.open_array(self._place, path=name, mode="r")
         except NodeNotFoundError:
@@ -98,8 +111,8 @@ class ZarrOutput(RowOutput):
                 shape=shape,
                 dtype=dtype,
                 chunks=chunks,
-                fill_value=0,
                 compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+                **self._described(name),
             )
             return
         if (array.shape, array.dtype, array.chunks) != (shape, dtype, chunks):
@@ -111,13 +124,14 @@ class ZarrOutput(RowOutput):
         # object stores show an object once it is whole: a kill leaves no half chunk under its own name. It
         # does not fsync: after a power cut a chunk may be there with no bytes, and counts as missing.
         missing = set()
+        along_rows = len(self._at(0))
         for name in self.arrays:
             array = self._array(name)
             stored = list_chunks(array)
-            columns = [range(-(-n // c)) for n, c in zip(array.shape[1:], array.chunks[1:], strict=True)]
-            across = [(column,) for column in columns[0]] if columns else [()]
+            rest = zip(array.shape[along_rows:], array.chunks[along_rows:], strict=True)
+            across = list(product(*(range(-(-n // c)) for n, c in rest)))
             for unit in range(len(self.bounds) - 1):
-                keys = (chunk_key(array, (unit, *at)) for at in across)
+                keys = (chunk_key(array, (*self._at(unit), *further)) for further in across)
                 if any(key not in stored or stored[key].size == 0 for key in keys):
                     missing.add(unit)
         return missing
