@@ -88,6 +88,7 @@ def write_flights(group: Path) -> Path:
         chunk_rows=CHUNK_ROWS,
         identity={"flights": hashlib.sha256(file.read_bytes()).hexdigest()},
     )
+    output.describe_features(FEATURES)
     if not output.complete:
         for start, stop in output.missing_units():
             output.write(start, stop, {"rows": rows[start:stop]})
