@@ -16,7 +16,8 @@ from dgmm.errors import InvalidData, MissingExtra
 
 Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed"]
 
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {"parquet": (".parquet", ".parq", ".pq"), "csv": (".csv", ".tsv", ".txt")}
+# Of files in folders.
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {"parquet": (".parquet", ".parq", ".pq"), "csv": (".csv", ".tsv")}
 _NAMED: dict[str, Kind] = {
     ".npy": "npy",
     ".npz": "npz",
@@ -69,9 +70,8 @@ def _kind_of_object(url: str) -> Kind | None:
     from dgmm.data.store import is_object, only_serves
 
     name = _split(url)[0].rpartition("/")[2].lower()
-    for kind, suffixes in _SUFFIXES.items():
-        if name.endswith(suffixes):
-            return kind
+    if name.endswith(_SUFFIXES["parquet"]) or _is_text(name):
+        return "csv" if _is_text(name) else "parquet"
     if name.endswith(_COMPRESSED) and _is_text(name.rpartition(".")[0]):
         return "compressed"
     suffix = PurePath(name).suffix
@@ -93,7 +93,7 @@ def _kind_of_file(path: Path) -> Kind | None:
 
 
 def _is_text(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES["csv"])
+    return name.lower().endswith((*_SUFFIXES["csv"], ".txt"))
 
 
 def open_files(kind: Kind, address: str, reading: Reading) -> Source:

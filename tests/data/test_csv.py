@@ -136,6 +136,10 @@ def test_a_folder_and_a_pattern(tmp_path):
         open_convertible(str(tmp_path / "t"))
     with pytest.raises(SourceNotFound):
         open_convertible(f"{tmp_path}/*.csv")
+    (tmp_path / "notes").mkdir()
+    wrote(tmp_path / "notes" / "README.txt", "what it is")
+    with pytest.raises(InvalidData, match=r"a folder with 1 entries \(README.txt\)"):
+        open_convertible(str(tmp_path / "notes"))
 
 
 @pytest.mark.parametrize(
