@@ -181,7 +181,7 @@ def test_predict(submit, server, tmp_path, unbroken):
     (tmp_path / "m").write_bytes(unbroken)
     job = submit("predict.sbatch", "--cpus-per-task=2", MODEL=tmp_path / "m", OUT=tmp_path / "out.zarr")
     assert job.finish() == "COMPLETED", job.text()
-    assert "labels, responsibilities, log_density of 200,000 rows, 200,000 written" in job.text()
+    assert "labels, responsibilities, log density of 200,000 rows, 200,000 written" in job.text()
 
 
 def test_refused_jobs_end_at_once_with_what_slurm_said(server, tmp_path, data, cluster_file, job_environment):
