@@ -15,6 +15,7 @@ from dgmm.demo import flights_file, read_flights
 from dgmm.errors import SourceNotFound
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     finished = dgmm("demo", cwd=tmp_path)
     assert finished.code == 0, finished.err

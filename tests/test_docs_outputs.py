@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import zarr
 from commands import ROOT, environment
 
 PAGE = (ROOT / "docs" / "outputs.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_block_works_when_pasted(tmp_path: Path) -> None:
     shown = [run(language, block, tmp_path) for language, block in re.findall(r"```(\w*)\n(.*?)```", PAGE, re.S)]
     assert len(shown) == 6

@@ -34,6 +34,7 @@ def scripts(page: str) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
 def test_the_blocks_of_a_page_run(page, tmp_path):
     environment = {

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -20,6 +22,7 @@ def test_the_example_works_when_pasted(tmp_path):
     assert "dask.array" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_examples_of_pictures_and_reports_work_when_pasted(tmp_path):
     page = (ROOT / "docs/report.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))

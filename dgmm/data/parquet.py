@@ -25,9 +25,10 @@ BLOCK_BYTES = 4 * 2**20
 # Row groups are joined up to so many times the largest: what a writer left over gets no blocks of its own.
 _JOINED = 1.25
 # A column is read through a buffer of this size and decoded page by page: by the defaults of writers about 1 MiB
-# each, once compressed and once not, beside a dictionary of no more.
+# each, once compressed and once not, beside a dictionary of no more. Arrow's allocator keeps about as
+# much again as one of them.
 _BUFFER = 256 * 2**10
-_PAGES = 3 * 2**20
+_PAGES = 4 * 2**20
 
 
 class ParquetSource(Source):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,11 +18,24 @@ def fit(data: Path, model: Path, *more: object) -> tuple[object, ...]:
     return "fit", data, "-k", 3, "--seed", 3, "--tol", 0, "--max-iter", 12, "--model", model, "--workers", 2, *more
 
 
+# As a terminal sends it, workers get it too; a batch system may tell the driver alone.
+STOPS: list[tuple[signal.Signals, str, Callable[[Running, signal.Signals], None]]] = [
+    (signal.SIGINT, "iteration 2:", Running.signal_group),
+    (signal.SIGUSR1, "iteration 5:", Running.signal_group),
+    (signal.SIGTERM, "iteration 8:", lambda command, number: command.process.send_signal(number)),
+]
+
+
+@pytest.mark.parametrize("stops", [STOPS[-1:], pytest.param(STOPS, marks=pytest.mark.slow)])
 def test_stopped_by_each_signal_in_turn_equals_unbroken(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stops: list[Any],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with running(*fit(data, tmp_path / "unbroken"), cwd=tmp_path) as unbroken:
-        stop_three_times(data, tmp_path)
+        stop_in_turn(stops, data, tmp_path)
         assert in_process(monkeypatch, "info", tmp_path / "ck") == 0
         assert "iterations on all rows:" in capsys.readouterr().out
         assert unbroken.finish().code == 0
@@ -30,13 +45,8 @@ def test_stopped_by_each_signal_in_turn_equals_unbroken(
     assert (tmp_path / "m").read_bytes() == (tmp_path / "unbroken").read_bytes()
 
 
-def stop_three_times(data: Path, tmp_path: Path) -> None:
+def stop_in_turn(stops: list[Any], data: Path, tmp_path: Path) -> None:
     call = fit(data, tmp_path / "m", "--checkpoint", tmp_path / "ck")
-    stops = (
-        (signal.SIGINT, "iteration 2:", Running.signal_group),  # as a terminal sends it: workers get it too
-        (signal.SIGUSR1, "iteration 5:", Running.signal_group),
-        (signal.SIGTERM, "iteration 8:", lambda command, number: command.process.send_signal(number)),
-    )
     for number, line, send in stops:
         with running(*call, cwd=tmp_path, **ONE_BLOCK) as command:
             command.wait_for(line)

@@ -68,6 +68,7 @@ print(mixture.means_.tobytes().hex())
 
 
 @pytest.mark.filterwarnings("ignore:EM did not converge")
+@pytest.mark.slow
 def test_the_stop_button(tmp_path):
     """What it does is send SIGINT to the kernel; the cell, run again, ends with the bits of an unbroken fit."""
     rng = np.random.default_rng(0)
