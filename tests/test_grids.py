@@ -10,6 +10,8 @@ from commands import in_process
 
 import dgmm
 from dgmm import GaussianMixture, open_source
+from dgmm.engine.look import look
+from dgmm.engine.slices import Slice
 
 WHAT = {"variables": ("temp", "ssh"), "feature_dims": "depth"}
 
@@ -213,3 +215,45 @@ def test_cells_that_are_missing_can_be_an_error():
     source = open_source(ocean(), **WHAT, missing="error")
     with pytest.raises(dgmm.errors.NonFiniteData, match=r"NaN \(temp\[depth=0\] at time=0, lat=.*missing='drop'"):
         GaussianMixture(2).fit(source)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_report_has_a_map(named, tmp_path, small_boxes):
+    """Of the first time, in any order of the dimensions if attributes tell which is which."""
+    dataset = ocean().transpose("lon", "lat", "time", "depth") if named else ocean()
+    if named:
+        dataset["lat"].attrs["units"], dataset["lon"].attrs["axis"] = "degrees_north", "X"
+    source = open_source(dataset.chunk({"time": 5}), **WHAT)
+    mixture = GaussianMixture(2, random_state=0).fit(source)
+    chosen = Slice.of(source)
+    cells = look(source, None, mixture._model, [], chosen=chosen).cells
+    first = open_source(ocean().isel(time=[0]), **WHAT)
+    for values, expected in (
+        (cells.labels, mixture.predict(first)),
+        (cells.probabilities, mixture.predict_proba(first).max("component")),
+    ):
+        drawn = cells.drawn(values, chosen.shape)
+        np.testing.assert_allclose(drawn, expected.isel(time=0).where(lambda x: x >= 0), rtol=1e-6)
+    page = dgmm.report(mixture, source, tmp_path / "r.html").read_text()
+    assert "Map of the most likely components over lat and lon at time 0" in page
+    assert "How probable the most likely component of these cells is" in page
+
+
+def test_a_map_of_many_cells_is_thinned(tmp_path, monkeypatch, small_boxes):
+    monkeypatch.setattr("dgmm.engine.slices._MOST", 7)
+    source = open_source(ocean(), **WHAT)
+    mixture = GaussianMixture(2, random_state=0).fit(source)
+    chosen = Slice.of(source)
+    assert chosen.shape == (6, 6)
+    cells = look(source, None, mixture._model, [], chosen=chosen).cells
+    labels = mixture.predict(
+        open_source(ocean().isel(time=0, lat=slice(None, None, 3), lon=slice(None, None, 4)), **WHAT)
+    )
+    np.testing.assert_array_equal(cells.drawn(cells.labels, (6, 6)), labels.where(labels >= 0))
+    assert "One cell in 3 x 4 is drawn" in dgmm.report(mixture, source, tmp_path / "r.html").read_text()
+
+
+def test_tables_and_lines_have_no_map():
+    assert Slice.of(open_source(np.zeros((5, 2)))) is None
+    assert Slice.of(open_source(ocean().isel(lat=0, lon=0), **WHAT)) is None
+    assert Slice.of(open_source(ocean().isel(lat=[0]), **WHAT)) is None

@@ -13,6 +13,7 @@ from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Prepared, Rows, Work
 from dgmm.engine.predict import check_features
 from dgmm.engine.single import single_pass
+from dgmm.engine.slices import Cells, CellsWork, Slice
 from dgmm.errors import InvalidData
 from dgmm.mixture.together import Together
 
@@ -27,10 +28,13 @@ class Look:
         Of each view.
     certainty : Certainty or None
         Where it was asked for.
+    cells : Cells or None
+        Those of a map, where one was chosen.
     """
 
     densities: list[Density]
     certainty: Certainty | None
+    cells: Cells | None
 
 
 class _Works:
@@ -65,6 +69,7 @@ def look(
     views: Sequence[View],
     *,
     certainty: bool = False,
+    chosen: Slice | None = None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Look:
     """Look at all rows once, on the active Dask client if there is one.
@@ -77,6 +82,8 @@ def look(
         From `views_of`.
     certainty : bool
         Whether to compute responsibilities too.
+    chosen : Slice, optional
+        The map to draw of a grid.
     on_rows : callable
         Hears of rows done so far, and of all rows.
 
@@ -92,9 +99,12 @@ def look(
     works: list[Work] = [DensityWork(views)]
     if certainty:
         works.append(CertaintyWork(model.components(), model.frame))
-    counts, *sure = single_pass(source, weights, _Works(works), on_rows).members
-    if any(not places.sum() > 0 for places in (*counts.members, *(found.counts for found in sure))):
+    if chosen is not None:
+        works.append(CellsWork(model.components(), model.frame, chosen))
+    counts, *others = single_pass(source, weights, _Works(works), on_rows).members
+    sure = others.pop(0) if certainty else None
+    if any(not places.sum() > 0 for places in (*counts.members, *([] if sure is None else [sure.counts]))):
         msg = f"no row of {source.name} is left to look at: all have a missing value, or no weight"
         raise InvalidData(msg)
     densities = [Density.of(view, places) for view, places in zip(views, counts.members, strict=True)]
-    return Look(densities, sure[0] if sure else None)
+    return Look(densities, sure, others[0] if others else None)

@@ -60,7 +60,7 @@ def draw_certainty(ax: Axes, found: Certainty) -> None:
     totals = classes.sum(axis=1)
     shares = classes / np.maximum(totals, 1)[:, None]
     left = np.zeros(len(names))
-    shades = colormaps["cividis"](np.linspace(0.95, 0.2, len(_TITLES)))
+    shades = colormaps["cividis"](np.linspace(0.2, 0.95, len(_TITLES)))
     for part, title, shade in zip(shares.T, _TITLES, shades, strict=True):
         ax.barh(range(len(names)), 100 * part, left=100 * left, color=shade, label=title, height=0.8)
         left += part

@@ -18,6 +18,7 @@ from dgmm.engine.certainty import Certainty
 from dgmm.engine.density import Density, View, views_of
 from dgmm.engine.look import look
 from dgmm.engine.model import Model
+from dgmm.engine.slices import Slice
 from dgmm.pages import render, source_of
 from dgmm.plot.candidates import draw_criteria
 from dgmm.plot.given import names_of, shown
@@ -27,7 +28,8 @@ from dgmm.plot.views import chosen, draw_view
 from dgmm.reporting import facts
 from dgmm.reporting.cautions import cautions, cautions_of_data
 from dgmm.reporting.command import command
-from dgmm.reporting.pictures import picture
+from dgmm.reporting.maps import maps
+from dgmm.reporting.pictures import Picture, picture
 
 _VIEWS = 4
 _ROUNDING = 1e4
@@ -40,15 +42,6 @@ class Page:
 
     html: str
     cautions: list[str]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image: its address, what it shows for those who do not see it, and a line below it."""
-
-    address: str
-    shows: str
-    caption: str
 
 
 def write(path: str | Path, content: str) -> None:
@@ -77,7 +70,12 @@ def page(
     """
     n_rows = None if source is None else source.n_rows
     views = views_of(model.in_data_units(), chosen(model, _VIEWS), n_rows)
-    found = None if source is None else look(source, weights, model, views, certainty=True, on_rows=on_rows)
+    chosen_map = Slice.of(source)
+    found = (
+        None
+        if source is None
+        else look(source, weights, model, views, certainty=True, chosen=chosen_map, on_rows=on_rows)
+    )
     densities: Sequence[Density | None] = [None] * len(views) if found is None else found.densities
     pairs = zip(views, densities, strict=True)
     certainty = None if found is None else found.certainty
@@ -95,6 +93,7 @@ def page(
         table=facts.components(model, certainty),
         pictures=[
             *(_view(model, *pair) for pair in pairs),
+            *maps(source, chosen_map, None if found is None else found.cells, model.parameters.n_components),
             *_others(model, certainty),
         ],
         settings=facts.of_settings(model),

@@ -6,6 +6,7 @@ import base64
 import io
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -33,6 +34,15 @@ _THEME: Any = {
         _INK,
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image: its address, what it shows for those who do not see it, and a line below it."""
+
+    address: str
+    shows: str
+    caption: str
 
 
 def picture(draw: Callable[[Axes], object], width: float = 4.8, height: float = 4.0) -> str:
