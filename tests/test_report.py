@@ -319,7 +319,7 @@ def test_what_cannot_be_reported_leaves_the_earlier_file(mixture, frame, tmp_pat
     with pytest.raises(InvalidParameter, match="without data"):
         dgmm.report(mixture, path=tmp_path / "r.html", sample_weight=np.ones(N))
     assert (tmp_path / "r.html").read_text() == "earlier"
-    with pytest.raises(InvalidParameter, match="folder does not exist"):
+    with pytest.raises(InvalidParameter, match=r"path is .*/nowhere does not exist; create it"):
         dgmm.report(mixture, frame, tmp_path / "nowhere/r.html")
 
 

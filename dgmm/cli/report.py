@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -30,7 +29,7 @@ from dgmm.engine.record import timed_trace
 @click.argument("model_file", metavar="MODEL", type=FileAddressType())
 @click.argument("data", required=False)
 @click.option(
-    "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
+    "-o", "--out", metavar="FILE|URL", default="report.html", show_default=True, type=FileAddressType(),
     help="The page.",
 )  # fmt: skip
 @click.option("--weights", metavar="DATA", help="One weight a row of DATA.")
@@ -41,7 +40,7 @@ from dgmm.engine.record import timed_trace
 def report(
     model_file: str,
     data: str | None,
-    out: Path,
+    out: str,
     weights: str | None,
     checkpoint: str | None,
     reading: Reading,
@@ -73,6 +72,6 @@ def report(
         with where.client(source):
             made = page(model, called, source, reading.weights(weights, source), RowsLog())
     write(out, made.html)
-    facts = {"report": str(out), "cautions": made.cautions, "seconds": round(time.monotonic() - began, 3)}
+    facts = {"report": out, "cautions": made.cautions, "seconds": round(time.monotonic() - began, 3)}
     lines = [*(f"- {caution}" for caution in made.cautions), f"report written to {out}"]
     show(facts, "\n".join(lines), as_json=as_json)

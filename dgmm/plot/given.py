@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def model_of(model: Any) -> Model:
     if isinstance(model, FittedMixture):
         check_is_fitted(model)
         return model._model
-    if isinstance(model, str | Path):
+    if isinstance(model, str | os.PathLike):
         return Model.load(model)
     msg = f"found a {type(model).__name__}; expected a fitted GaussianMixture, or the path of a model file"
     raise InvalidParameter(msg)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from dgmm.data.address import Address
 from dgmm.engine import record
 from dgmm.engine.events import best_of
+from dgmm.engine.folder import is_folder
 from dgmm.plot.given import axes, model_of
 from dgmm.progress import spoken
 
@@ -24,9 +26,9 @@ def convergence(fit: Any, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     fit : GaussianMixture or path
-        Fitted; or the path of a model file, or of the checkpoint directory of a fit or selection, which may be
-        running: then each mixture in the passes over all rows is drawn, or before the first of them each run on
-        the sample.
+        Fitted; or the path (or URL) of a model file, or of the checkpoint directory of a fit or selection, which
+        may be running: then each mixture in the passes over all rows is drawn, or before the first of them each
+        run on the sample.
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
 
@@ -39,7 +41,7 @@ def convergence(fit: Any, *, ax: Axes | None = None) -> Axes:
     DgmmError
         The file or the directory cannot be read.
     """
-    if isinstance(fit, str | Path) and Path(fit).is_dir():
+    if isinstance(fit, str | os.PathLike) and is_folder(fit):
         return _of_checkpoint(fit, ax)
     model = model_of(fit)
     ax = axes(ax)
@@ -60,7 +62,7 @@ def draw_history(ax: Axes, history: Sequence[float], label: str = "", **style: A
     ax.grid(visible=True, alpha=0.25)
 
 
-def _of_checkpoint(directory: str | Path, ax: Axes | None) -> Axes:
+def _of_checkpoint(directory: Address, ax: Axes | None) -> Axes:
     _, progress = record.read(directory)
     runs = progress.finalists or progress.runs
     ax = axes(ax)

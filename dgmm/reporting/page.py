@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
+from dgmm.data.address import Address
 from dgmm.data.source import Source
 from dgmm.engine import archive
 from dgmm.engine.certainty import Certainty
@@ -44,9 +44,9 @@ class Page:
     cautions: list[str]
 
 
-def write(path: str | Path, content: str) -> None:
+def write(path: Address, content: str) -> None:
     """Put a page in place, whole."""
-    archive.write(Path(path), content.encode())
+    archive.write(path, content.encode())
 
 
 def page(

@@ -11,6 +11,7 @@ import pytest
 import zarr
 from commands import dgmm, in_process, running
 from fittings import assert_done_once
+from matplotlib.figure import Figure
 from servers.http import web_server
 
 import dgmm as package
@@ -18,6 +19,7 @@ from dgmm.data import store
 from dgmm.data.zarr_store import UrlStore
 from dgmm.engine import archive
 from dgmm.engine.model import KIND
+from dgmm.plot import convergence
 
 # Some fits here end after five iterations.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -96,6 +98,14 @@ def test_every_command(small, s3, seaweed, tmp_path, monkeypatch, capsys):
     select = ("--components", "2..3", "--covariance-types", "full", "--seed", 1, "--checkpoint", f"{s3}/runs/2")
     assert run("select", small, *select, "--model", f"{s3}/models/chosen")["n_components"] == 3
     assert package.load(f"{s3}/models/chosen").n_components == 3
+
+    page = f"{s3}/models/report.html"
+    assert run("report", model, small, "--checkpoint", checkpoint, "-o", page)["report"] == page
+    assert b"3 Gaussian components of s3://" in store.read(page)
+    assert package.report(model, path=f"{page}l") == f"{page}l"
+    assert store.read(f"{page}l").startswith(b"<!DOCTYPE html>")
+    curve = convergence(checkpoint, ax=Figure().add_subplot()).lines[0]
+    np.testing.assert_array_equal(curve.get_ydata(), package.load(model).history_["log_likelihood"])
     assert_keeps_secrets(seaweed, *texts)
 
 
