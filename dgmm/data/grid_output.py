@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dgmm.data.grid import GridSource
 from dgmm.data.grid_results import sample_coordinates
-from dgmm.data.row_output import Layout
+from dgmm.data.row_arrays import Layout
 from dgmm.data.rows import Bounds
 from dgmm.data.zarr_output import ZarrOutput
 

@@ -17,7 +17,8 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from dgmm.data.address import is_url, kind_of
-from dgmm.data.row_output import Layout, RowOutput, entries
+from dgmm.data.row_arrays import Layout, entries
+from dgmm.data.row_output import RowOutput
 from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import in_batches

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,48 +15,11 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from dgmm.data.address import is_url, kind_of, plain
+from dgmm.data.row_arrays import Layout, entries
 from dgmm.data.rows import Bounds, regular_bounds
 from dgmm.data.source import Source
 from dgmm.data.store import is_folder, is_object
 from dgmm.errors import CheckpointMismatch, ForeignFile, SourceNotFound, StoreError, WriteFailed
-
-
-class Entry(NamedTuple):
-    """An array with one entry a row.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Starts with the number of rows; one more dimension at most.
-    dtype : dtype
-    columns : sequence of str
-        What a table calls its columns. By default the array's own name, numbered from 0 where there are several.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    columns: Sequence[str] = ()
-
-    @property
-    def row_values(self) -> int:
-        """Values of a row."""
-        return int(np.prod(self.shape[1:]))
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self.row_values * self.dtype.itemsize
-
-
-Layout = Mapping[str, Any]
-"""Arrays by name: an `Entry` each, or shape and dtype."""
-
-
-def entries(arrays: Layout) -> dict[str, Entry]:
-    """Arrays by name, in full."""
-    return {
-        name: Entry(tuple(shape), np.dtype(dtype), *columns) for name, (shape, dtype, *columns) in arrays.items()
-    }
 
 
 class RowOutput(ABC):
@@ -297,14 +260,3 @@ class RowOutput(ABC):
         return WriteFailed(
             f"{self.path} cannot be written: {error}. Make room or choose another path, and run again."
         )
-
-
-def output_kind(path: str | os.PathLike[str]) -> type[RowOutput]:
-    """Parquet where the path ends in ``.parquet``, else Zarr."""
-    if os.fspath(path).rstrip("/").endswith(".parquet"):
-        from dgmm.data.parquet_output import ParquetOutput
-
-        return ParquetOutput
-    from dgmm.data.zarr_output import ZarrOutput
-
-    return ZarrOutput

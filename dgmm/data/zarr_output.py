@@ -14,7 +14,8 @@ from zarr.codecs import BloscCodec
 from zarr.errors import NodeNotFoundError
 
 from dgmm.data.address import kind_of
-from dgmm.data.row_output import Layout, RowOutput, entries
+from dgmm.data.row_arrays import Layout, entries
+from dgmm.data.row_output import RowOutput
 from dgmm.data.rows import fitting_rows, regular_length
 from dgmm.data.source import Source
 from dgmm.data.zarr_chunks import chunk_key, list_chunks

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.blocks import Missing
+from dgmm.data.outputs import output_kind
 from dgmm.data.present import PresentSource
-from dgmm.data.row_output import Entry, RowOutput, output_kind
+from dgmm.data.row_arrays import Entry
+from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Block, Source
 from dgmm.engine.memory import check_need
 from dgmm.engine.passes import BlockFunction, Passes, Rows

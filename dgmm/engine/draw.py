@@ -12,7 +12,9 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from dgmm.data.address import Address
-from dgmm.data.row_output import Entry, RowOutput, output_kind
+from dgmm.data.outputs import output_kind
+from dgmm.data.row_arrays import Entry
+from dgmm.data.row_output import RowOutput
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.memory import check_need
 from dgmm.engine.model import Model

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dgmm.data.address import Address
-from dgmm.data.row_output import Entry, RowOutput, output_kind
+from dgmm.data.outputs import output_kind
+from dgmm.data.row_arrays import Entry
+from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Block, Source
 from dgmm.engine.anomalies import HISTOGRAM_BYTES, Threshold, threshold_of
 from dgmm.engine.blas import one_blas_thread

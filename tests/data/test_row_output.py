@@ -22,8 +22,8 @@ from zarr.storage import LocalStore
 
 from dgmm.data.address import kind_of
 from dgmm.data.opening import open_source
+from dgmm.data.outputs import output_kind
 from dgmm.data.parquet_output import ParquetOutput
-from dgmm.data.row_output import output_kind
 from dgmm.data.store import list_objects
 from dgmm.data.store import read as read_object
 from dgmm.data.zarr_output import ZarrOutput
@@ -311,7 +311,7 @@ def test_without_pyarrow(tmp_path, monkeypatch):
 def test_a_killed_writer_leaves_no_half_object(tmp_path, suffix):
     # The chunks are large enough for the kill to fall into the middle of a write now and then.
     code = (
-        "import sys, numpy as np; from dgmm.data.row_output import output_kind\n"
+        "import sys, numpy as np; from dgmm.data.outputs import output_kind\n"
         "kind = output_kind(sys.argv[1])\n"
         "out = kind.open(sys.argv[1], arrays={'x': ((10**7,), 'f8')}, chunk_rows=10**6, identity={})\n"
         "values = np.random.default_rng(0).random(10**6)\n"
