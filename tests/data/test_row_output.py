@@ -29,7 +29,7 @@ from dgmm.data.store import read as read_object
 from dgmm.data.zarr_output import ZarrOutput
 from dgmm.data.zarr_store import UrlStore
 from dgmm.engine.folder import file_at
-from dgmm.errors import CheckpointMismatch, ForeignFile, MissingExtra, WriteFailed
+from dgmm.errors import CheckpointMismatch, ForeignFile, InvalidParameter, MissingExtra, WriteFailed
 
 ARRAYS = {
     "labels": ((95,), np.int32),
@@ -96,6 +96,12 @@ def test_written_whole_and_read_back(place, name):
     for array, expected in values(0, 95).items():
         np.testing.assert_array_equal(found[array], expected)
         assert found[array].dtype == ARRAYS[array][1]
+
+
+@pytest.mark.parametrize("file", ["out.csv", "OUT.NPY", "out.h5", "out.nc", "out.pq", "out.zarr.zip", "out.csv/"])
+def test_no_folder_is_named_like_a_file_of_another_format(file, place):
+    with pytest.raises(InvalidParameter, match=r"named like a \.\w+ file; .* as a Zarr group or"):
+        start(f"{place}/{file}")
 
 
 def test_attributes_of_a_group(tmp_path):
