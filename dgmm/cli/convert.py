@@ -13,7 +13,7 @@ from dgmm.cli.progress import RowsLog
 from dgmm.cli.table import show
 from dgmm.data.address import plain
 from dgmm.data.formats import kind_at
-from dgmm.engine.convert import Conversion
+from dgmm.engine.convert import Conversion, is_counted
 from dgmm.engine.convert import convert as write_rows
 from dgmm.progress import left_out
 
@@ -38,7 +38,7 @@ def convert(data: str, out: str, dtype: str | None, reading: Reading, where: Whe
         log(f"reading {data} once, to find where its lines begin")
     source = reading.open_convertible(data)
     wanted = Conversion(source, reading.missing, np.dtype(dtype or source.dtype))
-    if reading.missing == "drop":
+    if reading.missing == "drop" and not is_counted(wanted, out):
         log("two passes: the first counts rows with a missing value")
     with signals.resumable(lambda: f"What was written so far is in {out}."), where.client(source):
         output, written = write_rows(wanted, out, RowsLog())

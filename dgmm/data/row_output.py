@@ -46,7 +46,6 @@ class RowOutput(ABC):
         self.path = address if is_url(address) else os.fspath(Path(address).absolute())
         self.arrays = entries(arrays)
         self.chunk_rows = chunk_rows
-        self.n_rows = next(iter(self.arrays.values())).shape[0]
 
     @classmethod
     def open(
@@ -74,10 +73,18 @@ class RowOutput(ABC):
         MissingExtra
             The format needs another package.
         """
+        self.claim(identity)
+        try:
+            self._prepare()
+        except OSError as error:
+            raise self._failed(error) from error
+        return self
+
+    def claim(self, identity: Mapping[str, str]) -> Self:
+        """The first half of `begin`, for which no array need be known: then attributes can be recorded."""
         try:
             if not self._belongs(dict(identity)):
                 self._create({"dgmm": dict(identity), "complete": False})
-            self._prepare()
         except OSError as error:
             raise self._failed(error) from error
         return self
@@ -105,6 +112,11 @@ class RowOutput(ABC):
     @abstractmethod
     def usual_rows(cls, arrays: Layout) -> int:
         """Rows of a unit that suit the arrays, whatever they are made from."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of every array."""
+        return next(iter(self.arrays.values())).shape[0]
 
     @property
     def bounds(self) -> Bounds:

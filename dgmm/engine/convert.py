@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.address import Address
 from dgmm.data.blocks import Missing
 from dgmm.data.outputs import output_kind
 from dgmm.data.present import PresentSource
@@ -22,6 +22,9 @@ from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.engine.writing import write_missing
 from dgmm.errors import InvalidData
+
+_PRESENT = "present"
+"""What an output records: how many rows of each block of the input miss no value."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,12 @@ class Conversion:
 
 def convert(
     wanted: Conversion,
-    path: str | Path,
+    path: Address,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[RowOutput, int]:
     """Write what is missing of the output, on the active Dask client if there is one, and mark it complete.
 
-    Where rows are left out, a pass more counts them first.
+    Where rows are left out, a pass more counts them first; the output remembers what it found.
 
     Parameters
     ----------
@@ -138,12 +141,12 @@ def convert(
     ------
     ForeignFile, CheckpointMismatch
         The output holds something else.
-    NotEnoughMemory, NonFiniteData, InvalidData, WriteFailed, ClusterError
+    MissingExtra, NotEnoughMemory, NonFiniteData, InvalidData, WriteFailed, ClusterError
     """
     with scheduler_for(local=wanted.source.local) as scheduler:
         source = wanted.source
         if wanted.missing == "drop":
-            source = _present(source, scheduler, on_rows)
+            source = _present(wanted, path, scheduler, on_rows)
         output = _open(source, wanted, path)
         if output.complete:
             return output, 0
@@ -158,13 +161,44 @@ def convert(
             return output, write_missing(source, output, work, scheduler, on_rows)
 
 
-def _present(source: Source, scheduler: Scheduler, on_rows: Callable[[int, int], None]) -> PresentSource:
+def is_counted(wanted: Conversion, path: Address) -> bool:
+    """Whether an earlier run has counted the rows that are to be left out; the output is created if need be.
+
+    Raises
+    ------
+    ForeignFile, CheckpointMismatch, WriteFailed, MissingExtra
+    """
+    return _counts(wanted, _claimed(wanted, path)) is not None
+
+
+def _identity(wanted: Conversion) -> dict[str, str]:
+    return {"data": wanted.source.fingerprint(), "missing": str(wanted.missing)}
+
+
+def _claimed(wanted: Conversion, path: Address) -> RowOutput:
+    """The output before it is known how many rows it will have."""
+    return output_kind(path)(path, {}, 1).claim(_identity(wanted))
+
+
+def _counts(wanted: Conversion, output: RowOutput) -> list[int] | None:
+    found: list[int] | None = output.recorded(_PRESENT)
+    return found if found is not None and len(found) == wanted.source.n_blocks else None
+
+
+def _present(
+    wanted: Conversion, path: Address, scheduler: Scheduler, on_rows: Callable[[int, int], None]
+) -> PresentSource:
     """The rows that miss no value, once they have been counted."""
-    block_rows = int(np.diff(source.bounds).max())
-    _vet(scheduler, source, 2 * block_rows * source.n_features * source.dtype.itemsize)
-    counting = Passes(source, None, scheduler, lambda done: on_rows(done, source.n_rows))
-    found: Counts = counting.run(CountWork())
-    return PresentSource(source, [found.present[first] for first in source.bounds[:-1].tolist()])
+    source, output = wanted.source, _claimed(wanted, path)
+    counts = _counts(wanted, output)
+    if counts is None:
+        block_rows = int(np.diff(source.bounds).max())
+        _vet(scheduler, source, 2 * block_rows * source.n_features * source.dtype.itemsize)
+        counting = Passes(source, None, scheduler, lambda done: on_rows(done, source.n_rows))
+        found: Counts = counting.run(CountWork())
+        counts = [found.present[first] for first in source.bounds[:-1].tolist()]
+        output.record(_PRESENT, counts)
+    return PresentSource(source, counts)
 
 
 def _vet(scheduler: Scheduler, source: Source, more: int) -> None:
@@ -174,11 +208,10 @@ def _vet(scheduler: Scheduler, source: Source, more: int) -> None:
     check_readable(scheduler, source)
 
 
-def _open(source: Source, wanted: Conversion, path: str | Path) -> RowOutput:
+def _open(source: Source, wanted: Conversion, path: Address) -> RowOutput:
     columns = source.feature_names or tuple(f"x{feature}" for feature in range(source.n_features))
     arrays = {"rows": Entry((source.n_rows, source.n_features), wanted.dtype, columns)}
     kind = output_kind(path)
-    identity = {"data": source.fingerprint(), "missing": str(wanted.missing)}
-    output = kind.open(path, arrays=arrays, chunk_rows=kind.usual_rows(arrays), identity=identity)
+    output = kind.open(path, arrays=arrays, chunk_rows=kind.usual_rows(arrays), identity=_identity(wanted))
     output.describe_features(source.feature_names)
     return output

@@ -114,6 +114,10 @@ def test_rows_left_out_are_said(run, tmp_path):
     assert "two passes" in done.err
     facts = json.loads(done.out)
     assert (facts["rows"], facts["rows_left_out"]) == (N - 7, 7)
+    again = run("convert", tmp_path / "t.parquet", tmp_path / "t.zarr", "--missing", "drop")
+    assert "two passes" not in again.err
+    assert "is complete already" in again.err
+    assert "7 rows with a missing value left out" in again.out
     fitted = run("fit", tmp_path / "t.parquet", "-k", 2, "--model", tmp_path / "m.dgmm", "--missing", "drop")
     assert "7 rows with a missing value left out" in fitted.err
 

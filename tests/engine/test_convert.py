@@ -20,7 +20,7 @@ from dgmm import GaussianMixture, open_source
 from dgmm.data import parquet_output, zarr_output
 from dgmm.data.opening import open_convertible
 from dgmm.data.row_output import RowOutput
-from dgmm.engine.convert import Conversion, convert
+from dgmm.engine.convert import Conversion, CountWork, convert
 from dgmm.engine.draw import Draw, draw
 from dgmm.engine.memory import PROCESS_BYTES
 from dgmm.errors import (
@@ -217,11 +217,38 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(out, missing, tmp_path, monk
         open_source(tmp_path / out)
     seen = []
     monkeypatch.setattr(RowOutput, "write", lambda self, a, b, v: seen.append(a) or write(self, a, b, v))
+    monkeypatch.delattr(CountWork, "begin")  # what was counted is not counted again
     output, written = converted(data, tmp_path / out, missing=missing)
     assert written == output.n_rows - sum(min(400, output.n_rows - start) for start in units) > 0
     assert not set(seen) & set(units)
     assert contents(tmp_path / out) == contents(tmp_path / "whole" / out)
     assert converted(data, tmp_path / out, missing=missing)[1] == 0
+
+
+def test_rows_are_counted_anew_where_a_run_was_stopped_meanwhile(tmp_path, monkeypatch):
+    rows, kept = holey()
+    data, out = as_parquet(rows, tmp_path), tmp_path / "out.zarr"
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CountWork, "begin", stopped)
+        with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+            converted(data, out, missing="drop")
+    output, written = converted(data, out, missing="drop")
+    assert output.n_rows == written == kept.sum()
+
+
+@pytest.mark.parametrize("missing", [None, "drop"])
+def test_another_output_is_refused_before_anything_is_read(missing, tmp_path, monkeypatch):
+    data = as_parquet(ROWS, tmp_path)
+    monkeypatch.delattr(CountWork, "begin")
+    with pytest.raises(ForeignFile, match=r"did not write|exists and is not"):
+        converted(data, as_zarr(ROWS, tmp_path), missing=missing)
+    converted(as_npy(ROWS, tmp_path), tmp_path / "out.zarr")
+    with pytest.raises(CheckpointMismatch, match="another data"):
+        converted(data, tmp_path / "out.zarr", missing=missing)
 
 
 def test_other_data_and_other_folders_are_refused(tmp_path):
@@ -252,7 +279,7 @@ def test_memory_is_planned(tmp_path, monkeypatch):
     monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda self: PROCESS_BYTES)
     for missing in (None, "drop"):
         with pytest.raises(NotEnoughMemory, match=r"converting .*t.npy .* smaller chunks of rows"):
-            converted(data, tmp_path / "out.zarr", missing=missing)
+            converted(data, tmp_path / f"{missing}.zarr", missing=missing)
 
 
 def test_a_grid_is_not_converted(tmp_path):
