@@ -108,6 +108,9 @@ def _as_array(data: object, name: str) -> NDArray[Any]:
     except ValueError as error:
         msg = f"{name} cannot be read as an array of rows x features: {error}."
         raise InvalidData(msg) from error
+    except TypeError as error:  # NumPy's, of numbers beside dates
+        msg = f"{name} holds values that are no numbers. Convert every feature to numbers first."
+        raise UnsupportedDtype(msg) from error
     if array.ndim == 0 and array.dtype == object:
         msg = (
             f"{name} is a {type(data).__name__}; expected rows x features: an array, a Zarr array or the path "

@@ -74,9 +74,22 @@ def test_other_columns_are_refused(kind, variables, error, text):
         open_source(kind(FRAME), variables=variables)
 
 
-def test_a_dask_frame_says_which_columns_are_no_numbers():
-    with pytest.raises(UnsupportedDtype, match=r"1 of 5 columns .*name \(str.*\)\. Choose .* \(--variables"):
-        open_source(as_dask(FRAME))
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_columns_are_no_numbers_is_said(kind):
+    with pytest.raises(
+        UnsupportedDtype, match=r"1 of 5 columns .*: name \((?i:str|object).*\)\. Choose .* \(--variables"
+    ):
+        open_source(kind(FRAME))
+    for date, called in (
+        (pd.Timestamp("2026-01-01"), "datetime|timestamp"),
+        (pd.Timedelta("1h"), "timedelta|dur"),
+    ):
+        dated = kind(FRAME[["a"]].assign(b=2, when=date))
+        with pytest.raises(UnsupportedDtype, match=rf"1 of 3 columns .*: when \((?i:{called})"):
+            open_source(dated)
+
+
+def test_complex_columns_are_refused():
     with pytest.raises(UnsupportedDtype, match=r"1 of 1 columns .* Convert them"):
         open_source(as_dask(FRAME[["a"]].astype(complex)))
 
