@@ -20,6 +20,7 @@ from dgmm.data.files import StoredFile
 from dgmm.data.rows import Rows, check_shape
 from dgmm.data.source import Source
 from dgmm.data.stretches import Stretches
+from dgmm.data.text_file import decompression_bytes, is_compressed, open_text
 from dgmm.errors import InvalidData, InvalidParameter
 
 BLOCK_BYTES = 4 * 2**20
@@ -30,7 +31,8 @@ _NULLS = [*MISSING, *(f" {spelling}" for spelling in MISSING)]
 class CsvSource(Source):
     """Rows of the files of a table of text, one after another, in float64.
 
-    Opening reads every byte once, for an index of where rows begin.
+    Opening reads every byte once, for an index of where rows begin; what is compressed is decompressed then, and
+    again as it is read.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ class CsvSource(Source):
         self.feature_names = tuple(self._layout.names[column] for column in self._columns if self._layout.names)
         self._fingerprint = self._identity(files)
         self.bounds = self._block_bounds()
-        self.read_bytes = self._plan()
+        self.run_length, self.read_bytes = self._together(), self._plan()
 
     def _chosen(self, variables: Sequence[str] | None) -> list[int]:
         """Numbers of the columns that are the features."""
@@ -90,7 +92,7 @@ class CsvSource(Source):
             columns = [number[name] for name in chosen(variables, layout.names, self.name)]
         else:
             columns = list(range(layout.n_columns))
-        with self._pieces.file_of(0).open() as opened:
+        with open_text(self._pieces.file_of(0)) as opened:
             text = self._text(opened, 0, 1)
         found = self._parsed(text, 0, 1, columns, typed=False).schema
         kinds = [(column, found.field(str(column)).type) for column in columns]
@@ -118,6 +120,13 @@ class CsvSource(Source):
                 bounds.append(int(stop))
         return np.array([*bounds, self.n_rows], dtype=np.int64)
 
+    def _together(self) -> int:
+        """Blocks of the longest compressed file: those that are read apart are each reached from its beginning."""
+        pieces = self._pieces
+        rows = np.bincount(pieces.file, np.diff(pieces.bounds), len(pieces.files))
+        longest = float(np.max(rows, initial=0, where=list(map(is_compressed, pieces.files))))
+        return 1 << int(np.ceil(np.log2(max(1.0, longest / np.diff(self.bounds).mean()))))
+
     def _plan(self) -> int:
         pieces = self._pieces
         text = np.concatenate([[0], np.cumsum(pieces.places[:, 1] - pieces.places[:, 0])])
@@ -130,7 +139,8 @@ class CsvSource(Source):
             block_rows = 2 * rows + block_rows
         # Pieces as text, as fields, and as columns of Arrow.
         parsing = 3 * int((text[last] - text[first]).max()) + rows * self.n_features * 8
-        return parsing + block_rows * self.n_features * 8
+        reading = max(map(decompression_bytes, pieces.files))
+        return reading + parsing + block_rows * self.n_features * 8
 
     def fingerprint(self) -> str:
         """SHA-256 of the columns, and of each file's path in the table, size and mtime (ETag)."""
@@ -158,7 +168,7 @@ class CsvSource(Source):
                 if file not in open_now:
                     stack.close()
                     open_now.clear()
-                    open_now[file] = stack.enter_context(file.open())
+                    open_now[file] = stack.enter_context(open_text(file))
                 return open_now[file]
 
             yield lambda start, stop: self._read(opened, start, stop)
@@ -256,7 +266,7 @@ class CsvSource(Source):
         """Give the same rows, cut into other blocks; of a part of them only its pieces are kept."""
         other = super().rows(bounds)
         other._pieces = self._pieces.part(int(bounds[0]), int(bounds[-1]))
-        other.read_bytes = other._plan()
+        other.run_length, other.read_bytes = other._together(), other._plan()
         return other
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.files import StoredFile
+from dgmm.data.text_file import open_text
 from dgmm.errors import InvalidData
 
 # Text is read, found and parsed again in pieces of this size; a place is remembered for each.
@@ -76,69 +77,75 @@ def index_of(file: StoredFile) -> Index:
     Raises
     ------
     InvalidData
-        It is no text, has a blank line, or a line break within quotes.
+        It is no text, cannot be decompressed, or has a blank line or a line break within quotes.
     """
-    with file.open() as opened:
+    with open_text(file) as opened:
         layout = _layout(opened, file)
-        end = _end(opened, file.size, layout.begin)
         offsets, rows = [layout.begin], [0]
         opened.seek(layout.begin)
         watch = _Watch(file, layout)
-        for offset, piece in _pieces(opened, layout.begin, end):
-            watch.see(piece)
-            found = piece.count(b"\n")
+        # Line ends wait for what follows them: blank lines may follow the last row.
+        position, waiting = layout.begin, b""
+        while piece := opened.read(PIECE_BYTES):
+            text = waiting + piece
+            body = text.rstrip(b"\r\n")
+            waiting = text[len(body) :]
+            if body:
+                watch.see(body)
+            found = body.count(b"\n")
             if found:
-                offsets.append(offset + piece.rindex(b"\n") + 1)
+                offsets.append(position + body.rindex(b"\n") + 1)
                 rows.append(watch.line + found)
             watch.line += found
-    if offsets[-1] < end:  # the last line does not end
+            position += len(body)
+    watch.end()
+    if position > layout.begin:  # the last row
         last = max(1, len(offsets) - 1)
-        offsets[last:], rows[last:] = [end], [watch.line + 1]
+        offsets[last:], rows[last:] = [position + waiting.find(b"\n") + 1], [watch.line + 1]
     return Index(layout, np.array(offsets, dtype=np.int64), np.array(rows, dtype=np.int64))
-
-
-def _pieces(opened: BinaryIO, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
-    while offset < end:
-        piece = opened.read(min(PIECE_BYTES, end - offset))
-        if not piece:
-            return
-        yield offset, piece
-        offset += len(piece)
 
 
 class _Watch:
     """Notices what would make lines and rows differ."""
 
     def __init__(self, file: StoredFile, layout: Layout) -> None:
-        self.line = 0  # rows before the piece
+        self.line = 0  # ends of lines before the text
         self._file, self._header = file, layout.header_lines
-        self._before = b"\n"  # the end of the last piece
-        self._quoted = False  # whether the last piece ended within quotes
+        self._before = b"\n"  # the end of the header
+        self._quoted = False  # whether the last text ended within quotes
 
-    def see(self, piece: bytes) -> None:
-        if b'"' in piece or self._quoted:
-            self._see_quotes(piece)
-        text = self._before + piece
+    def see(self, text: bytes) -> None:
+        """Look at what follows; it does not end with a line end."""
+        if b'"' in text or self._quoted:
+            self._see_quotes(text)
+        text, before = self._before + text, len(self._before)
         for blank in (b"\n\n", b"\n\r\n"):
             if (at := text.find(blank)) >= 0:
-                line = self.line + text.count(b"\n", len(self._before), at + 1) + 1 + self._header
+                line = self.line + text.count(b"\n", before, at + 1) + 1 + self._header
                 msg = f"Line {line} of {self._file.path} is blank. Take it out: every line must be a row."
                 raise InvalidData(msg)
-        self._before = text[-2:]
+        self._before = b""
 
-    def _see_quotes(self, piece: bytes) -> None:
-        characters = np.frombuffer(piece, np.uint8)
+    def end(self) -> None:
+        """Look at how it ended."""
+        if self._quoted:
+            raise self._broken(self.line)
+
+    def _see_quotes(self, text: bytes) -> None:
+        characters = np.frombuffer(text, np.uint8)
         within = np.bitwise_xor.accumulate(characters == ord('"')) ^ self._quoted
         broken = within & (characters == ord("\n"))
         if broken.any():
-            at = int(broken.argmax())
-            line = self.line + piece.count(b"\n", 0, at) + 1 + self._header
-            msg = (
-                f"Line {line} of {self._file.path} breaks within quotes, or has a quote that never ends. Every "
-                "line must be a row: leave out columns with such texts, or write the table as Parquet."
-            )
-            raise InvalidData(msg)
+            raise self._broken(self.line + text.count(b"\n", 0, int(broken.argmax())))
         self._quoted = bool(within[-1])
+
+    def _broken(self, before: int) -> InvalidData:
+        """The error of a line with so many ends of lines before it."""
+        return InvalidData(
+            f"Line {before + 1 + self._header} of {self._file.path} breaks within quotes, or has a quote that "
+            "never ends. Every line must be a row: leave out columns with such texts, or write the table as "
+            "Parquet."
+        )
 
 
 def _layout(opened: BinaryIO, file: StoredFile) -> Layout:
@@ -160,7 +167,7 @@ def _layout(opened: BinaryIO, file: StoredFile) -> Layout:
     names = () if all(map(is_number, first)) else tuple(name.strip() for name in first)
     if names:
         names = (names[0].lstrip("# "), *names[1:])  # as numpy.savetxt writes a header
-        begin = min(file.size, head.find(b"\n") + 1 or file.size)
+        begin = head.find(b"\n") + 1 or len(head)
     return Layout(delimiter, names, len(first), begin)
 
 
@@ -187,17 +194,3 @@ def is_number(field: str) -> bool:
     except ValueError:
         return False
     return "_" not in field
-
-
-def _end(opened: BinaryIO, size: int, begin: int) -> int:
-    """Where the last row ends: blank lines may follow it."""
-    end = size
-    while end > begin:
-        start = max(begin, end - PIECE_BYTES)
-        opened.seek(start)
-        text = opened.read(end - start)
-        if last := len(text.rstrip(b"\r\n")):
-            line_end = text.find(b"\n", last)
-            return start + (line_end + 1 or last)
-        end = start
-    return begin

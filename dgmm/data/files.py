@@ -115,9 +115,9 @@ def is_pattern(address: str) -> bool:
     return bool(_WILDCARD.search(address)) and (kind_of(address) is not None or not Path(address).exists())
 
 
-def holds_files(folder: str, suffixes: Sequence[str]) -> bool:
-    """Whether there is a file of a data set in a folder or below it."""
-    return next(_below(folder, suffixes), None) is not None
+def some_file(address: str, suffixes: Sequence[str]) -> str | None:
+    """The name of a file of a data set, in a folder or below it, or of a pattern; None where there is none."""
+    return next((name for name, _ in _below(address, suffixes)), None)
 
 
 def list_files(address: str, suffixes: Sequence[str]) -> dict[str, StoredFile]:

@@ -9,21 +9,27 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from dgmm.data.address import kind_of
-from dgmm.data.files import StoredFile, holds_files, is_pattern, list_files
+from dgmm.data.files import StoredFile, is_pattern, list_files, some_file
 from dgmm.data.reading import Reading
 from dgmm.data.source import Source
+from dgmm.data.text_file import COMPRESSED
 from dgmm.errors import InvalidData, MissingExtra
 
-Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed"]
+Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed", "several"]
 
 # Of files in folders.
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {"parquet": (".parquet", ".parq", ".pq"), "csv": (".csv", ".tsv")}
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "parquet": (".parquet", ".parq", ".pq"),
+    "csv": tuple(suffix + how for suffix in (".csv", ".tsv") for how in ("", *COMPRESSED)),
+}
+_TEXT = (*_SUFFIXES["csv"], *(f".txt{how}" for how in ("", *COMPRESSED)))
 _NAMED: dict[str, Kind] = {
     ".npy": "npy",
     ".npz": "npz",
     **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), "hdf5"),
 }
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_OF_ONE = (*_NAMED, ".nc", ".zarr", ".zip")
+_COMPRESSED_ELSE = (".zst", ".zip", ".lz4")
 _SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5"}
 
 
@@ -34,7 +40,7 @@ def kind_at(address: str) -> Kind | None:
     have to be asked for, by their names.
     """
     if is_pattern(address):
-        return "csv" if _is_text(address) else "parquet"
+        return _kind_of_pattern(address)
     if kind_of(address):
         return _kind_of_object(address)
     path = Path(address)
@@ -55,6 +61,13 @@ def _split(address: str) -> tuple[str, str]:
     return str(file), path.relative_to(file).as_posix().removeprefix(".")
 
 
+def _kind_of_pattern(address: str) -> Kind:
+    name = address.lower()
+    if not name.endswith((*_SUFFIXES["parquet"], *_TEXT, *_OF_ONE)):  # as in data/*
+        name = (some_file(address, ("",)) or name).lower()
+    return "csv" if _is_text(name) else "several" if name.endswith(_OF_ONE) else "parquet"
+
+
 def _kind_of_folder(address: str, has: Callable[[str], bool]) -> Kind | None:
     from dgmm.data.parquet_output import ATTRIBUTES
     from dgmm.data.zarr_address import METADATA_NAMES
@@ -63,7 +76,7 @@ def _kind_of_folder(address: str, has: Callable[[str], bool]) -> Kind | None:
         return None
     if has(ATTRIBUTES):
         return "parquet"
-    return next((kind for kind, suffixes in _SUFFIXES.items() if holds_files(address, suffixes)), None)
+    return next((kind for kind, suffixes in _SUFFIXES.items() if some_file(address, suffixes)), None)
 
 
 def _kind_of_object(url: str) -> Kind | None:
@@ -72,11 +85,11 @@ def _kind_of_object(url: str) -> Kind | None:
     name = _split(url)[0].rpartition("/")[2].lower()
     if name.endswith(_SUFFIXES["parquet"]) or _is_text(name):
         return "csv" if _is_text(name) else "parquet"
-    if name.endswith(_COMPRESSED) and _is_text(name.rpartition(".")[0]):
+    if name.endswith(_COMPRESSED_ELSE) and _is_text(name.rpartition(".")[0]):
         return "compressed"
     suffix = PurePath(name).suffix
     # Only what has no telling name is asked for.
-    if suffix in (*_NAMED, ".zarr", ".zip", ".nc") or only_serves(url):
+    if suffix in _OF_ONE or only_serves(url):
         return _NAMED.get(suffix)
     return _kind_of_folder(url, lambda entry: is_object(f"{url.rstrip('/')}/{entry}"))
 
@@ -87,13 +100,13 @@ def _kind_of_file(path: Path) -> Kind | None:
     for signature, kind in _SIGNATURES.items():
         if start.startswith(signature):
             return kind
-    if path.suffix in _COMPRESSED and _is_text(path.stem):
+    if path.suffix.lower() in _COMPRESSED_ELSE and _is_text(path.stem):
         return "compressed"
     return "npz" if path.suffix == ".npz" else "csv" if _is_text(path.name) else None
 
 
 def _is_text(name: str) -> bool:
-    return name.lower().endswith((*_SUFFIXES["csv"], ".txt"))
+    return name.lower().endswith(_TEXT)
 
 
 def open_files(kind: Kind, address: str, reading: Reading) -> Source:
@@ -123,12 +136,19 @@ def open_files(kind: Kind, address: str, reading: Reading) -> Source:
         own = features_of_folder(address)
         return ParquetSource(list_files(address, _SUFFIXES[kind]), reading.variables or own, name)
     if kind == "compressed":
-        msg = f"{name} is compressed text, which cannot be read from the middle. Decompress it, then convert it."
+        known = ", ".join(COMPRESSED)
+        msg = f"{name} is text that is compressed in another way than {known}. Decompress it, then convert it."
         raise InvalidData(msg)
     if kind == "npz":
         msg = (
             f"{name} is an archive of NumPy arrays, which cannot be read in parts. Write the array to a file of "
             "its own with numpy.save, or pass numpy.load(path)[name]."
+        )
+        raise InvalidData(msg)
+    if kind == "several":
+        msg = (
+            f"{name} is a pattern of files that are neither Parquet nor text. Of other kinds name one file, or "
+            "pass what puts them together: a Dataset of xarray.open_mfdataset, a Dask array."
         )
         raise InvalidData(msg)
     reading.refuse_choice(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import pickle
 
 import numpy as np
@@ -28,6 +30,9 @@ FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
 def small_pieces(monkeypatch):
     monkeypatch.setattr(csv_index, "PIECE_BYTES", 300)
     monkeypatch.setattr(module, "BLOCK_BYTES", 100 * 24)
+
+
+PACKED = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
 def wrote(path, text):
@@ -62,15 +67,16 @@ def test_rows_as_they_were_written(delimiter, header, end, tmp_path, small_piece
     cuts=st.lists(st.integers(1, N - 1), max_size=6),
     piece=st.integers(200, 20_000),
     text=st.sampled_from(["plain", "no last line end", "blank lines at the end", "byte order mark", "quotes"]),
+    packed=st.sampled_from(sorted(PACKED)),
 )
-def test_any_pieces_and_bounds(cuts, piece, text, tmp_path):
+def test_any_pieces_and_bounds(cuts, piece, text, packed, tmp_path):
     content = FRAME.to_csv(index=False, quoting=1 if text == "quotes" else 0).encode()
     content = {
         "no last line end": content[:-1],
         "blank lines at the end": content + b"\n\r\n\n",
         "byte order mark": b"\xef\xbb\xbf" + content,
     }.get(text, content)
-    path = wrote(tmp_path / "t.csv", content)
+    path = wrote(tmp_path / f"t.csv{packed}", PACKED[packed](content))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_index, "PIECE_BYTES", piece)
         source = open_convertible(str(path))
@@ -185,9 +191,48 @@ def test_what_is_no_table(tmp_path):
     ):
         with pytest.raises(error, match=text):
             open_convertible(str(wrote(tmp_path / "t.csv", content)))
-    wrote(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,2\n"))
-    with pytest.raises(InvalidData, match="Decompress it"):
-        open_convertible(str(tmp_path / "t.csv.gz"))
+    wrote(tmp_path / "t.csv.zst", b"\x28\xb5\x2f\xfd")
+    with pytest.raises(InvalidData, match=r"another way than .gz, .bz2, .xz. Decompress it"):
+        open_convertible(str(tmp_path / "t.csv.zst"))
+
+
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
+def test_compressed_text(packed, tmp_path, small_pieces):
+    content = FRAME.to_csv(index=False).encode()
+    path = wrote(tmp_path / f"t.CSV{packed}", PACKED[packed](content))
+    with pytest.raises(InvalidData, match="Convert it once"):
+        open_source(path)
+    source = open_convertible(str(path))
+    assert source.fingerprint() == open_convertible(str(path)).fingerprint()
+    # Each task reaches its blocks from the beginning of the file: better few of them.
+    assert source.n_blocks <= source.run_length < 2 * source.n_blocks
+    assert source.rows(np.array([0, 500, 1500, N])).run_length == 4
+    assert source.locate(17, 1) == f"line 19 of {path}, row 17, feature 1 (b)"
+    np.testing.assert_array_equal(source.read(1200, 1300), ROWS[1200:1300])
+    (tmp_path / "t").mkdir()
+    for number, (start, stop) in enumerate([(0, 700), (700, N)]):
+        part = FRAME[start:stop].to_csv(index=False).encode()
+        wrote(tmp_path / "t" / f"{number}.csv{packed if number else ''}", PACKED[packed](part) if number else part)
+    wrote(tmp_path / "t" / f"2.csv{packed}", PACKED[packed](b"a,b,c\n"))
+    np.testing.assert_array_equal(values(tmp_path / "t"), ROWS)
+    np.testing.assert_array_equal(values(f"{tmp_path}/t/*.csv*"), ROWS)
+    assert open_convertible(str(tmp_path / "t")).run_length < source.run_length
+
+
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("fault", ["cut", "altered", "not compressed"])
+def test_damaged_compressed_text_is_named(packed, fault, tmp_path):
+    content = FRAME.to_csv(index=False).encode()
+    stored = bytearray(PACKED[packed](content))
+    if fault == "cut":
+        del stored[-20:]
+    elif fault == "altered":
+        stored[len(stored) // 2] ^= 1
+    else:
+        stored = bytearray(content)
+    path = wrote(tmp_path / f"t.csv{packed}", bytes(stored))
+    with pytest.raises(InvalidData, match=rf"t.csv{packed} cannot be decompressed: .* restore it"):
+        open_convertible(str(path))
 
 
 def test_text_in_other_encodings_may_stand_in_other_columns(tmp_path):

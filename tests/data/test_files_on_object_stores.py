@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -91,9 +92,13 @@ def test_text(s3):
         store.write(f"{s3}/t/{number}.csv", FRAME[start : start + 1500].to_csv(index=False).encode())
     for address in (f"{s3}/t", f"{s3}/t/*.csv"):
         np.testing.assert_array_equal(gather(open_convertible(address, variables=["a", "b", "c"])), ROWS)
-    store.write(f"{s3}/t.csv.gz", b"")
+    store.write(f"{s3}/t.csv.gz", gzip.compress(FRAME.to_csv(index=False).encode()))
+    np.testing.assert_array_equal(
+        gather(open_convertible(f"{s3}/t.csv.gz", variables=["a", "b", "c"]), step=7), ROWS
+    )
+    store.write(f"{s3}/t.csv.zst", b"")
     with pytest.raises(InvalidData, match="Decompress"):
-        open_convertible(f"{s3}/t.csv.gz")
+        open_convertible(f"{s3}/t.csv.zst")
 
 
 def test_a_web_server_serves_single_files(s3, seaweed, monkeypatch):

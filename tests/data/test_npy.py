@@ -136,3 +136,12 @@ def test_a_change_is_noticed_and_tells_in_the_fingerprint(tmp_path):
     assert open_source(path).fingerprint() != source.fingerprint()
     with pytest.raises(InvalidData, match=r"has changed since it was opened \(written again\)"):
         gather(source)
+
+
+def test_a_pattern_is_of_tables_alone(tmp_path):
+    saved(tmp_path / "a.npy", ROWS)
+    for pattern in ("*.npy", "a*", "*.nc", "*.zarr"):
+        with pytest.raises(InvalidData, match=r"neither Parquet nor text.* a Dask array"):
+            open_source(f"{tmp_path}/{pattern}")
+    with pytest.raises(SourceNotFound, match="There is no file at"):
+        open_source(f"{tmp_path}/b*")
