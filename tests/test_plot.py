@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import cftime
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -419,6 +420,24 @@ def test_a_map_has_the_grids_coordinates_and_a_discrete_colour_bar():
     bar = ax.figure.axes[1]
     assert [tick.get_text() for tick in bar.get_yticklabels()] == ["0", "1", "2", "3", "4"]
     assert mesh.norm.N == 6
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.array([cftime.Datetime360Day(2000, 2, day) for day in (28, 29, 30)]),
+        np.arange(3) * np.timedelta64(1, "D"),
+        np.array(["2000-01-01", "NaT", "2000-01-03"], "M8[ns]"),
+        np.array([0, np.nan, 2]),
+    ],
+)
+def test_coordinates_that_cannot_be_drawn_are_numbers_of_cells(times):
+    ax = plot.label_map(grid().rename(lat="time").assign_coords(time=("time", times, {"units": "days"})))
+    corners = cells(ax)[0].get_coordinates()
+    np.testing.assert_allclose((corners[:-1, :-1] + corners[1:, 1:])[:, 0, 1] / 2, [0, 1, 2])
+    assert ax.get_ylabel() == "time"
+    with pytest.raises(InvalidParameter, match=r"cannot be drawn; expected numbers or dates, none missing"):
+        plot.label_map(grid(), y=times)
 
 
 def test_arrays_have_coordinates_given():

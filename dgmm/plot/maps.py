@@ -28,7 +28,8 @@ def label_map(
         Numbers of components; NaN, masked and negative cells are missing, and stay blank.
     x, y : str or array-like, optional
         Names of the array's coordinates, or the coordinates: of the columns and rows (centres of the cells), or of
-        each cell. By default those of its dimensions, or the numbers of columns and rows.
+        each cell. By default those of its dimensions, or the numbers of columns and rows where there are none that
+        can be drawn (dates of other calendars, durations, missing values).
     n_components : int, optional
         So that maps of the same mixture have the same colours; by default one more than the largest label.
     ax : matplotlib.axes.Axes, optional
@@ -43,6 +44,8 @@ def label_map(
     ------
     ShapeMismatch
         Not two-dimensional, or the coordinates do not fit.
+    InvalidParameter
+        There are no such coordinates, or they cannot be drawn.
     """
     values = np.ma.masked_less(_values(labels), 0)
     largest = int(values.max()) if values.count() else 0
@@ -102,7 +105,7 @@ def _draw(values: NDArray[Any], grid: Any, x: Any, y: Any, ax: Axes | None, **st
 
 def _coordinate(grid: Any, shape: tuple[int, ...], given: Any, dimension: int) -> tuple[NDArray[Any], str]:
     """Where the columns (dimension 1) or rows (0) of a grid are, and the axis' title."""
-    name = ""
+    name, asked = "", given is not None
     if hasattr(grid, "dims") and hasattr(grid, "coords"):
         name = str(given if isinstance(given, str) else grid.dims[dimension])
         if given is None:
@@ -121,4 +124,17 @@ def _coordinate(grid: Any, shape: tuple[int, ...], given: Any, dimension: int) -
         what = "columns" if dimension else "rows"
         msg = f"coordinates of shape {places.shape} do not fit the {shape[dimension]} {what} of a grid {shape}"
         raise ShapeMismatch(msg)
+    if not _drawable(places):
+        if asked:
+            what = f"{name or 'coordinates'} of {places.dtype}"
+            msg = f"{what} cannot be drawn; expected numbers or dates, none missing"
+            raise InvalidParameter(msg)
+        return np.arange(shape[dimension]), str(grid.dims[dimension])
     return places, name
+
+
+def _drawable(places: NDArray[Any]) -> bool:
+    """Whether Matplotlib has places for them all: it has none for other calendars, nor for what is missing."""
+    if places.dtype.kind in "fM":
+        return bool(np.isfinite(places).all())
+    return places.dtype.kind in "iubU"
