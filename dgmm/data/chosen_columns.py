@@ -41,9 +41,9 @@ class ChosenColumns(Source):
             source.run_length,
             source.reads_ahead,
         )
-        self.read_bytes = self._plan()
 
-    def _plan(self) -> int:
+    @property
+    def read_bytes(self) -> int:
         block_rows = int(np.diff(self.bounds).max(initial=0))
         return self._source.read_bytes + block_rows * self.n_features * self.dtype.itemsize
 
@@ -73,7 +73,7 @@ class ChosenColumns(Source):
         """Give the same rows, cut into other blocks (or only a part of them)."""
         other = super().rows(bounds)
         other._source = self._source.rows(bounds)
-        other.run_length, other.read_bytes = other._source.run_length, other._plan()
+        other.run_length = other._source.run_length
         return other
 
     def sibling(self, name: str) -> Self | None:

@@ -16,9 +16,9 @@ from pyarrow import csv
 from dgmm.data.arrow import is_real, values
 from dgmm.data.columns import chosen, listed, not_numbers
 from dgmm.data.csv_index import MISSING, Layout, fields, index_of, is_number
+from dgmm.data.file_source import FileSource
 from dgmm.data.files import StoredFile
 from dgmm.data.rows import Rows, check_shape
-from dgmm.data.source import Source
 from dgmm.data.stretches import Stretches
 from dgmm.data.text_file import decompression_bytes, is_compressed, open_text
 from dgmm.errors import InvalidData, InvalidParameter
@@ -28,7 +28,7 @@ _INDEXED_AT_ONCE = 4
 _NULLS = [*MISSING, *(f" {spelling}" for spelling in MISSING)]
 
 
-class CsvSource(Source):
+class CsvSource(FileSource):
     """Rows of the files of a table of text, one after another, in float64.
 
     Opening reads every byte once, for an index of where rows begin; what is compressed is decompressed then, and
@@ -55,7 +55,6 @@ class CsvSource(Source):
         There is no row.
     """
 
-    local = False
     dtype = np.dtype(np.float64)
 
     def __init__(self, files: Mapping[str, StoredFile], variables: Sequence[str] | None, name: str) -> None:
@@ -73,7 +72,7 @@ class CsvSource(Source):
         self.feature_names = tuple(self._layout.names[column] for column in self._columns if self._layout.names)
         self._fingerprint = self._identity(files)
         self.bounds = self._block_bounds()
-        self.run_length, self.read_bytes = self._together(), self._plan()
+        self.run_length = self._together()
 
     def _chosen(self, variables: Sequence[str] | None) -> list[int]:
         """Numbers of the columns that are the features."""
@@ -127,7 +126,8 @@ class CsvSource(Source):
         longest = float(np.max(rows, initial=0, where=list(map(is_compressed, pieces.files))))
         return 1 << int(np.ceil(np.log2(max(1.0, longest / np.diff(self.bounds).mean()))))
 
-    def _plan(self) -> int:
+    @property
+    def read_bytes(self) -> int:
         pieces = self._pieces
         text = np.concatenate([[0], np.cumsum(pieces.places[:, 1] - pieces.places[:, 0])])
         first = np.searchsorted(pieces.bounds, self.bounds[:-1], side="right") - 1
@@ -145,18 +145,6 @@ class CsvSource(Source):
     def fingerprint(self) -> str:
         """SHA-256 of the columns, and of each file's path in the table, size and mtime (ETag)."""
         return self._fingerprint
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Rows ``start:stop``, in Fortran order.
-
-        Raises
-        ------
-        InvalidData
-            A file has changed since it was opened; a line has other fields than the first, or no number where one
-            is wanted.
-        """
-        with self.reader() as read:
-            return read(start, stop)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:
@@ -266,7 +254,7 @@ class CsvSource(Source):
         """Give the same rows, cut into other blocks; of a part of them only its pieces are kept."""
         other = super().rows(bounds)
         other._pieces = self._pieces.part(int(bounds[0]), int(bounds[-1]))
-        other.run_length, other.read_bytes = other._together(), other._plan()
+        other.run_length = other._together()
         return other
 
 

@@ -66,10 +66,13 @@ class DaskSource(Source):
         self._array = data if data.chunks == (lengths, (self.n_features,)) else data.rechunk((lengths, -1))
         self.bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         self.chunk_rows = regular_length(self.bounds)
-        # The array as given, the same with its features joined, and its float64.
-        row_bytes = self.n_features * (2 * data.dtype.itemsize + self.dtype.itemsize)
-        self.read_bytes = max(lengths) * row_bytes
         self._delayed: list[Any] | None = None
+
+    @property
+    def read_bytes(self) -> int:
+        # The array as given, the same with its features joined, and its float64.
+        row_bytes: int = self.n_features * (2 * self._array.dtype.itemsize + self.dtype.itemsize)
+        return int(np.diff(self.bounds).max()) * row_bytes
 
     def fingerprint(self) -> str:
         """SHA-256 of shape, dtype, chunks and Dask's name of the array.

@@ -93,9 +93,12 @@ class GridSource(Source):
         cell_bytes = self.n_features * self.dtype.itemsize
         self.boxes = Boxes.of_chunks(features.grid, self._chunks(), cell_bytes, BOX_BYTES)
         self.bounds = self.boxes.bounds
-        stored = sum(int(np.prod(part.shape)) * v.dtype.itemsize for part, v in self._parts())
+
+    @property
+    def read_bytes(self) -> int:
+        stored = sum(int(np.prod(part.shape)) * int(v.dtype.itemsize) for part, v in self._parts())
         # What is read, its decoded copy, and the rows.
-        self.read_bytes = int(np.diff(self.bounds).max()) * (2 * stored + cell_bytes)
+        return int(np.diff(self.bounds).max()) * (2 * stored + self.n_features * self.dtype.itemsize)
 
     def _parts(self) -> list[tuple[Any, Any]]:
         return list(zip(self.features.parts, self._variables, strict=True))

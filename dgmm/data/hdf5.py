@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.columns import listed
+from dgmm.data.file_source import FileSource
 from dgmm.data.files import StoredFile, is_of_storage
-from dgmm.data.rows import Rows, block_dtype, check_shape, regular_bounds
-from dgmm.data.source import Source
+from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bounds
 from dgmm.errors import InvalidData, MissingChunks, SourceNotFound, StoreError
 
 BLOCK_BYTES = 4 * 2**20
@@ -23,7 +23,7 @@ BLOCK_BYTES = 4 * 2**20
 _CHUNK_CACHE = 2**20
 
 
-class Hdf5Source(Source):
+class Hdf5Source(FileSource):
     """Rows of a dataset; a block is a whole number of row chunks. Each walk through blocks opens the file anew.
 
     Parameters
@@ -49,8 +49,6 @@ class Hdf5Source(Source):
     ShapeMismatch, UnsupportedDtype
         Not rows x features of real numbers.
     """
-
-    local = False
 
     def __init__(
         self,
@@ -79,7 +77,6 @@ class Hdf5Source(Source):
         row_bytes = self.n_features * self._stored.itemsize
         step = self._stride * max(1, BLOCK_BYTES // (self._stride * row_bytes))
         self.bounds = regular_bounds(self.n_rows, step)
-        self.read_bytes = self._plan()
 
     def _opened(self) -> h5py.File:
         source = self._file.source()
@@ -93,11 +90,9 @@ class Hdf5Source(Source):
             msg = f"{self._file.path} cannot be opened as an HDF5 file: {error}. Restore it, or close its writer."
             raise InvalidData(msg) from error
 
-    def _plan(self) -> int:
-        block_rows = int(np.diff(self.bounds).max(initial=0))
-        if np.any(self.bounds[1:-1] % self._stride):
-            # What is left of the chunks read last, those that follow, and a block that is joined of both.
-            block_rows = 2 * (block_rows + self._stride) + block_rows
+    @property
+    def read_bytes(self) -> int:
+        block_rows = held_rows(self.bounds, self._stride)
         converted = 0 if self._stored == self.dtype else self.dtype.itemsize
         chunk = int(np.prod(self._chunks or (0,))) * int(self._stored.itemsize)
         decoded = block_rows * self.n_features * (int(self._stored.itemsize) + converted)
@@ -107,17 +102,6 @@ class Hdf5Source(Source):
         """SHA-256 of the dataset's name, shape, dtype and chunks, and of the file's size and mtime."""
         layout = (self._dataset, self.n_rows, self.n_features, self._stored.str, self._chunks)
         return hashlib.sha256(f"hdf5 {layout} {self._file.size} {self._file.stamp}".encode()).hexdigest()
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Rows ``start:stop``.
-
-        Raises
-        ------
-        InvalidData
-            The file has changed since it was opened, or a chunk cannot be decoded.
-        """
-        with self.reader() as read:
-            return read(start, stop)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:
@@ -147,12 +131,6 @@ class Hdf5Source(Source):
         """Name a value, and the chunk that holds it."""
         at = "/".join(str(i // n) for i, n in zip((row, feature), self._chunks or (), strict=False))
         return f"{f'chunk {at}' if at else 'dataset'} of {self.name}, row {row}, {self.feature(feature)}"
-
-    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
-        """Give the same rows, cut into other blocks (or only a part of them)."""
-        other = super().rows(bounds)
-        other.read_bytes = other._plan()
-        return other
 
 
 def _find(file: h5py.File, name: str, address: str, *, column: bool) -> h5py.Dataset:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from dgmm.data.file_source import FileSource
 from dgmm.data.files import StoredFile
 from dgmm.data.numpy_array import block_rows
 from dgmm.data.rows import Rows, block_dtype, check_shape, regular_bounds
-from dgmm.data.source import Source
 from dgmm.errors import InvalidData
 
 
-class NpySource(Source):
+class NpySource(FileSource):
     """Rows of an array in a file, in C or in Fortran order, in the blocks that it would have in memory.
 
     They are read, not mapped: mapped pages would count as memory of a worker until it is killed for it.
@@ -39,8 +39,6 @@ class NpySource(Source):
         Not rows x features of real numbers.
     """
 
-    local = False
-
     def __init__(self, file: StoredFile, name: str, *, column: bool = False) -> None:
         with file.open() as opened:
             shape, self._fortran, stored, self._offset = _header(opened, name)
@@ -54,9 +52,9 @@ class NpySource(Source):
             raise InvalidData(msg)
         self._file, self._stored = file, stored
         self.bounds = regular_bounds(self.n_rows, block_rows(self.n_features))
-        self.read_bytes = self._plan()
 
-    def _plan(self) -> int:
+    @property
+    def read_bytes(self) -> int:
         converted = 0 if self._stored == self.dtype else self.dtype.itemsize
         return int(np.diff(self.bounds).max(initial=0)) * self.n_features * (self._stored.itemsize + converted)
 
@@ -64,17 +62,6 @@ class NpySource(Source):
         """SHA-256 of shape, dtype, order, size and mtime (ETag)."""
         layout = (self.n_rows, self.n_features, self._stored.str, self._fortran, self._file.size, self._file.stamp)
         return hashlib.sha256(f"npy {layout}".encode()).hexdigest()
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Rows ``start:stop``, in the order of the file.
-
-        Raises
-        ------
-        InvalidData
-            The file has changed since it was opened.
-        """
-        with self.reader() as read:
-            return read(start, stop)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:
@@ -103,12 +90,6 @@ class NpySource(Source):
     def locate(self, row: int, feature: int) -> str:
         """Name a value."""
         return f"row {row}, {self.feature(feature)} of {self.name}"
-
-    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
-        """Give the same rows, cut into other blocks (or only a part of them)."""
-        other = super().rows(bounds)
-        other.read_bytes = other._plan()
-        return other
 
 
 def _header(opened: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

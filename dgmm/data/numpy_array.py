@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dgmm.data.rows import Bounds, Rows, block_dtype, check_shape, regular_bounds
+from dgmm.data.rows import Rows, block_dtype, check_shape, regular_bounds
 from dgmm.data.source import Source
 from dgmm.errors import InvalidData, UnsupportedDtype
 
@@ -57,13 +57,13 @@ class NumpySource(Source):
         self.dtype = block_dtype(array.dtype, name)
         self.bounds = regular_bounds(self.n_rows, block_rows(self.n_features))
         self._array = array
-        self.read_bytes = self._plan(self.bounds)
         self._origin = 0  # global index of the first row in _array
         self._fingerprint: str | None = None
 
-    def _plan(self, bounds: Bounds) -> int:
+    @property
+    def read_bytes(self) -> int:
         converted = 0 if self._array.dtype == self.dtype else self.dtype.itemsize * self.n_features
-        return int(np.diff(bounds).max(initial=0)) * converted
+        return int(np.diff(self.bounds).max(initial=0)) * converted
 
     def fingerprint(self) -> str:
         """SHA-256 of shape, dtype and every value."""
@@ -90,7 +90,6 @@ class NumpySource(Source):
         first, last = int(bounds[0]), int(bounds[-1])
         other._array = self._array[first - self._origin : last - self._origin]
         other._origin = first
-        other.read_bytes = self._plan(other.bounds)
         return other
 
 

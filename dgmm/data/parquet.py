@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from dgmm.data.arrow import common_dtype, values
+from dgmm.data.file_source import FileSource
 from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.data.parquet_footers import read_footers
 from dgmm.data.rows import Bounds, Rows, check_shape
-from dgmm.data.source import Source
 from dgmm.data.stretches import Stretches
 from dgmm.errors import InvalidData
 
@@ -31,7 +31,7 @@ _BUFFER = 256 * 2**10
 _PAGES = 4 * 2**20
 
 
-class ParquetSource(Source):
+class ParquetSource(FileSource):
     """Rows of the files of a table, one after another.
 
     Row groups are decoded as streams, so that a block is about 4 MiB of rows however long the group that holds
@@ -55,8 +55,6 @@ class ParquetSource(Source):
         There is no row.
     """
 
-    local = False
-
     def __init__(self, files: Mapping[str, StoredFile], variables: Sequence[str] | None, name: str) -> None:
         footers = read_footers(files, variables, name)
         self.name = name
@@ -70,9 +68,9 @@ class ParquetSource(Source):
         self._groups = Stretches.of(list(files.values()), [np.arange(len(r)) for r in footers.rows], footers.rows)
         self._fingerprint = _fingerprint(files, footers.columns, footers.rows)
         self.bounds, self.run_length = _block_bounds(self._groups.bounds, self.n_features * self.dtype.itemsize)
-        self.read_bytes = self._plan()
 
-    def _plan(self) -> int:
+    @property
+    def read_bytes(self) -> int:
         block_rows = int(np.diff(self.bounds).max(initial=0))
         # Rows as Arrow has them, and as features.
         decoded = block_rows * self.n_features * (8 + self.dtype.itemsize)
@@ -83,17 +81,6 @@ class ParquetSource(Source):
     def fingerprint(self) -> str:
         """SHA-256 of the columns, and of each file's path in the table, size, mtime (ETag) and row groups."""
         return self._fingerprint
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Rows ``start:stop``, in Fortran order.
-
-        Raises
-        ------
-        InvalidData
-            A file has changed since the table was opened, or cannot be decoded.
-        """
-        with self.reader() as read:
-            return read(start, stop)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:
@@ -149,7 +136,6 @@ class ParquetSource(Source):
             longest = self._groups.longest / np.diff(other.bounds).mean()
             other.run_length = 1 << int(np.ceil(np.log2(max(1.0, 4 * longest if longest > 1 else 1.0))))
         other._groups = self._groups.part(int(bounds[0]), int(bounds[-1]))
-        other.read_bytes = other._plan()
         return other
 
     def sibling(self, name: str) -> Self | None:

@@ -41,9 +41,9 @@ class PresentSource(Source):
             msg = f"each of the {source.n_rows} rows of {source.name} has a missing value: nothing is left"
             raise InvalidData(msg)
         self.bounds = np.unique(self._ends)
-        self.read_bytes = self._plan()
 
-    def _plan(self) -> int:
+    @property
+    def read_bytes(self) -> int:
         row_bytes = self.n_features * self.dtype.itemsize
         block_rows = int(np.diff(self.bounds).max(initial=0))
         if not np.isin(self.bounds, self._ends).all():
@@ -102,5 +102,4 @@ class PresentSource(Source):
         first, last = self._block(int(bounds[0])), self._block(int(bounds[-1]) - 1) + 1
         other._stored, other._ends = self._stored[first : last + 1], self._ends[first : last + 1]
         other._source = self._source.rows(other._stored)
-        other.read_bytes = other._plan()
         return other

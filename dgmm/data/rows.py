@@ -62,6 +62,15 @@ def regular_bounds(n_rows: int, step: int) -> Bounds:
     return np.append(np.arange(0, n_rows, step, dtype=np.int64), np.int64(n_rows))
 
 
+def held_rows(bounds: Bounds, chunk: int) -> int:
+    """Rows held at most while a block is read, of which whole chunks of so many rows are read."""
+    block = int(np.diff(bounds).max(initial=0))
+    if np.any(bounds[1:-1] % chunk):
+        # What is left of the chunks read last, those that follow, and a block that is joined of both.
+        return 2 * (block + chunk) + block
+    return block
+
+
 def regular_length(bounds: Bounds) -> int | None:
     """Rows of a block, where all blocks but a shorter last one have the same number; else None."""
     lengths = np.diff(bounds)

@@ -40,9 +40,6 @@ class Source(ABC):
         What becomes of rows with a missing value.
     local : bool
         The rows live in this process's memory and are not shipped to workers.
-    read_bytes : int
-        Bytes held at most while one block is read: the block, and the storage chunks in flight. The block
-        that is worked on meanwhile comes on top.
     reads_ahead : bool
         Whether reading takes time that a second thread can hide.
     identified : bool
@@ -63,7 +60,6 @@ class Source(ABC):
     dtype: np.dtype[Any]
     bounds: Bounds
     local: bool
-    read_bytes: int
     chunk_rows: int | None = None
     feature_names: tuple[str, ...] = ()
     missing: Missing = "error"
@@ -77,6 +73,14 @@ class Source(ABC):
     def feature(self, number: int) -> str:
         """How messages call a feature: "feature 2", with its name where it has one."""
         return f"feature {number}" + (f" ({self.feature_names[number]})" if self.feature_names else "")
+
+    @property
+    @abstractmethod
+    def read_bytes(self) -> int:
+        """Bytes held at most while one block is read: the block, and the storage chunks in flight.
+
+        The block that is worked on meanwhile comes on top.
+        """
 
     @property
     def n_blocks(self) -> int:

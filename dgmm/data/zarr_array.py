@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from dgmm.data import zarr_chunks
-from dgmm.data.rows import Bounds, Rows, block_dtype, check_shape, regular_bounds
+from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bounds
 from dgmm.data.source import Source
 from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
@@ -78,23 +78,14 @@ class ZarrSource(Source):
         step = self.chunk_rows * max(1, BLOCK_BYTES // (self.chunk_rows * row_bytes))
         self.bounds = regular_bounds(self.n_rows, step)
         self._largest_chunk = max((chunk.size for chunk in stored.values()), default=0)
-        self.read_bytes = self._plan(self.bounds)
 
     def chunk_end(self, stop: int) -> int:
         """End of the chunk (inner chunk of a shard) of row ``stop - 1``."""
         return -(-stop // self.chunk_rows) * self.chunk_rows
 
-    def rows(self, bounds: NDArray[np.integer[Any]]) -> Self:
-        """Give the same rows, cut into other blocks (or only a part of them)."""
-        other = super().rows(bounds)
-        other.read_bytes = self._plan(other.bounds)
-        return other
-
-    def _plan(self, bounds: Bounds) -> int:
-        block_rows = int(np.diff(bounds).max(initial=0))
-        if np.any(bounds[1:-1] % self.chunk_rows):
-            # What is left of the chunks read last, those that follow, and a block that is joined of both.
-            block_rows = 2 * (block_rows + self.chunk_rows) + block_rows
+    @property
+    def read_bytes(self) -> int:
+        block_rows = held_rows(self.bounds, self.chunk_rows)
         decoded = block_rows * self.n_features * self._array.dtype.itemsize
         converted = 0 if self._array.dtype == self.dtype else block_rows * self.n_features * self.dtype.itemsize
         # Zarr decodes this many chunks at once, each beside its compressed bytes.
