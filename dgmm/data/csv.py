@@ -36,12 +36,8 @@ class CsvSource(FileSource):
 
     Parameters
     ----------
-    files : mapping of str to StoredFile
-        By their paths within the table.
-    variables : sequence of str or None
-        Columns that are the features; None is all.
-    name : str
-        How messages call it.
+    files, variables, name
+        See `ParquetSource`.
 
     Raises
     ------

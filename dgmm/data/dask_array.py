@@ -55,9 +55,8 @@ class DaskSource(Source):
             data = data[:, np.newaxis]
         if any(np.isnan(length) for lengths in data.chunks for length in lengths):
             data = data.copy().compute_chunk_sizes()  # a copy: it changes the array it is called on
-        check_shape(data.shape, name)
         self.name = name
-        self.n_rows, self.n_features = data.shape
+        self.n_rows, self.n_features = check_shape(data.shape, name)
         self.dtype = block_dtype(data.dtype, name)
         self._identity = f"dask {data.shape} {data.dtype.str} {data.chunks} {data.name}"
         self._arrange(data, tuple(length for length in data.chunks[0] if length > 0))

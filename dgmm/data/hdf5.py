@@ -64,8 +64,7 @@ class Hdf5Source(FileSource):
         with self._opened() as opened:
             found = _find(opened, dataset, name, column=column)
             self._dataset = str(found.name)
-            check_shape((*found.shape, 1) if column and found.ndim == 1 else found.shape, name)
-            self.n_rows, self.n_features = (*found.shape, 1)[:2]
+            self.n_rows, self.n_features = check_shape(found.shape, name, column=column)
             self.dtype = block_dtype(found.dtype, name)
             if found.is_virtual or found.external:
                 msg = f"The values of {name} lie in other files. Copy them into a dataset of their own first."

@@ -42,9 +42,8 @@ class NpySource(FileSource):
     def __init__(self, file: StoredFile, name: str, *, column: bool = False) -> None:
         with file.open() as opened:
             shape, self._fortran, stored, self._offset = _header(opened, name)
-        check_shape((*shape, 1) if column and len(shape) == 1 else shape, name)
         self.name = name
-        self.n_rows, self.n_features = shape if len(shape) == 2 else (shape[0], 1)
+        self.n_rows, self.n_features = check_shape(shape, name, column=column)
         self.dtype = block_dtype(stored, name)
         expected = self._offset + self.n_rows * self.n_features * stored.itemsize
         if file.size < expected:

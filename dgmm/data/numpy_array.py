@@ -49,14 +49,11 @@ class NumpySource(Source):
 
     def __init__(self, data: object, *, name: str = "array", column: bool = False) -> None:
         array = _as_array(data, name)
-        if column and array.ndim == 1:
-            array = array[:, np.newaxis]
-        check_shape(array.shape, name)
         self.name = name
-        self.n_rows, self.n_features = array.shape
+        self.n_rows, self.n_features = check_shape(array.shape, name, column=column)
         self.dtype = block_dtype(array.dtype, name)
         self.bounds = regular_bounds(self.n_rows, block_rows(self.n_features))
-        self._array = array
+        self._array = array.reshape(self.n_rows, self.n_features)
         self._origin = 0  # global index of the first row in _array
         self._fingerprint: str | None = None
 

@@ -13,14 +13,24 @@ Bounds = NDArray[np.int64]
 Rows = NDArray[np.floating[Any]]
 
 
-def check_shape(shape: tuple[int, ...], name: str) -> None:
-    """Refuse everything but at least one row of at least one feature.
+def check_shape(shape: tuple[int, ...], name: str, *, column: bool = False) -> tuple[int, int]:
+    """Rows and features of an array that has at least one of each.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    name : str
+        How messages call it.
+    column : bool
+        Take one dimension as one feature.
 
     Raises
     ------
     ShapeMismatch
         The array is not two-dimensional, or is empty.
     """
+    if column and len(shape) == 1:
+        shape = (*shape, 1)
     if len(shape) != 2:
         advice = (
             "Reshape your data: one feature with x.reshape(-1, 1), one row with x.reshape(1, -1)."
@@ -33,6 +43,7 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
         if length == 0:
             msg = f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required: {name}."
             raise ShapeMismatch(msg)
+    return shape[0], shape[1]
 
 
 def block_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:

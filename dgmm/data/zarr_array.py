@@ -61,9 +61,7 @@ class ZarrSource(Source):
         column: bool = False,
     ) -> None:
         self.name = name or str(array.store_path).removeprefix("file://")
-        shape = (*array.shape, 1) if column and array.ndim == 1 else array.shape
-        check_shape(shape, self.name)
-        self.n_rows, self.n_features = shape
+        self.n_rows, self.n_features = check_shape(array.shape, self.name, column=column)
         self.dtype = block_dtype(array.dtype, self.name)
         self.local = _in_memory(array)
         self._array = _for_any_folder(array)
