@@ -161,7 +161,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert scored["n"] == ours._model.n_rows
     for wrong, text in (
         (("--variables", "tmep,ssh", "--feature-dim", "depth"), "did you mean 'temp'"),
-        ((), "Choose those that are features: variables"),
+        ((), "Choose those that are features with variables=[...] (--variables a,b)"),
         (("--variables", ","), "there is no name"),
     ):
         refused = run("fit", path, *wrong, "-k", 2, "--model", model, code=2)

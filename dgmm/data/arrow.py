@@ -10,6 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
+def said(error: Exception) -> str:
+    """An error of Arrow's as a sentence: some of its messages end with a full stop."""
+    return f"{str(error).strip().rstrip('.')}."
+
+
 def is_real(kind: pa.DataType) -> bool:
     """Whether a column of this type holds real numbers: integers, floats, decimals, booleans; or codes of such."""
     types = pa.types

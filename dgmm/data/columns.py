@@ -31,9 +31,7 @@ def chosen(variables: Sequence[str] | None, known: Iterable[str], table: str) ->
     names = tuple(there if variables is None else variables)
     for name in names:
         if name not in there:
-            near = difflib.get_close_matches(name, there, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            msg = f"{table} has no column {name!r}; {meant}There are: {listed(list(there))}"
+            msg = f"{table} has no column {name!r}{choices(name, there)}"
             raise InvalidParameter(msg)
         if there[name] > 1:
             msg = f"{table} has {there[name]} columns called {name!r}. Rename them."
@@ -59,6 +57,13 @@ def not_numbers(columns: Sequence[tuple[str, object]], known: int, table: str) -
         f"{len(columns)} of {known} columns of {table} hold no real numbers: {found}. "
         + (advice if len(columns) < known else "Convert them to numbers first.")
     )
+
+
+def choices(wanted: str, known: Iterable[str]) -> str:
+    """How a message goes on after a name that is none: which one was meant, perhaps, and which there are."""
+    names = list(known)
+    near = difflib.get_close_matches(wanted, names, 1)
+    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {listed(names)}"
 
 
 def listed(names: Sequence[str]) -> str:

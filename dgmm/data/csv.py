@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from dgmm.data.arrow import is_real, values
+from dgmm.data.arrow import is_real, said, values
 from dgmm.data.columns import chosen, listed, not_numbers
 from dgmm.data.csv_index import MISSING, Layout, fields, index_of, is_number
 from dgmm.data.file_source import FileSource
@@ -233,7 +233,7 @@ class CsvSource(FileSource):
                 "--variables."
             )
         first = int(self._pieces.places[piece, 2]) + self._layout.header_lines + 1
-        return InvalidData(f"Rows from line {first} of {path} on cannot be parsed: {error}.")
+        return InvalidData(f"Rows from line {first} of {path} on cannot be parsed: {said(error)}")
 
     def chunk_end(self, stop: int) -> int:
         """End of the piece of text that holds row ``stop - 1``."""

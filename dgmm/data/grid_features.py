@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.boxes import Box
+from dgmm.data.columns import choices, listed
 from dgmm.data.rows import Rows, block_dtype
 from dgmm.errors import InvalidData, InvalidParameter, ShapeMismatch
 
@@ -79,7 +79,7 @@ class GridFeatures:
         variables = dataset.data_vars
         for dim in feature_dims:
             if not any(dim in variable.dims for variable in variables.values()):
-                msg = f"no variable of {name} has a dimension {dim!r}; {_choices(dim, dataset.sizes)}"
+                msg = f"no variable of {name} has a dimension {dim!r}{choices(dim, map(str, dataset.sizes))}"
                 raise InvalidParameter(msg)
         # The variable of most dimensions knows their order best.
         fullest = sorted(variables.values(), key=lambda v: -len(v.dims))
@@ -132,20 +132,21 @@ def chosen(dataset: xarray.Dataset, variables: Sequence[str] | None, name: str) 
     if variables is not None:
         for variable in variables:
             if variable not in dataset.variables:
-                msg = f"{name} has no variable {variable!r}; {_choices(variable, available)}"
+                msg = f"{name} has no variable {variable!r}{choices(variable, available)}"
                 raise InvalidParameter(msg)
             if variable not in dataset.data_vars:
-                msg = (
-                    f"{variable!r} is a coordinate of {name}, not a data variable; {_choices(variable, available)}"
-                )
+                msg = f"{variable!r} is a coordinate of {name}, not a data variable{choices(variable, available)}"
                 raise InvalidParameter(msg)
         return dataset[list(variables)]
     if not available:
         msg = f"{name} has no data variables."
         raise InvalidData(msg)
     if len({frozenset(variable.dims) for variable in dataset.data_vars.values()}) > 1:
-        listed = ", ".join(f"{key}({', '.join(map(str, v.dims))})" for key, v in dataset.data_vars.items())
-        msg = f"{name} has variables of different dimensions: {listed}. Choose those that are features: variables."
+        found = listed([f"{key}({', '.join(map(str, v.dims))})" for key, v in dataset.data_vars.items()])
+        msg = (
+            f"{name} has variables of different dimensions: {found}. Choose those that are features with "
+            "variables=[...] (--variables a,b)."
+        )
         raise InvalidData(msg)
     return dataset
 
@@ -160,9 +161,3 @@ def _label(dataset: xarray.Dataset, dim: str, index: int) -> str:
         return str(index)
     value = dataset[dim].values[index]
     return f"{value:g}" if isinstance(value, np.floating) else str(value)
-
-
-def _choices(wanted: str, available: Any) -> str:
-    names = [str(name) for name in available]
-    near = difflib.get_close_matches(wanted, names, 1)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"There are: {', '.join(names)}"

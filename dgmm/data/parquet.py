@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from dgmm.data.arrow import common_dtype, values
+from dgmm.data.arrow import common_dtype, said, values
 from dgmm.data.file_source import FileSource
 from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.data.parquet_footers import read_footers
@@ -117,8 +117,8 @@ class ParquetSource(FileSource):
                 raise
             which = f"row group {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
             msg = (
-                f"{which} of {file.path} cannot be decoded: {error}. The file is damaged: restore it from a copy "
-                "or write it again."
+                f"{which} of {file.path} cannot be decoded: {said(error)} The file is damaged: restore it from a "
+                "copy or write it again."
             )
             raise InvalidData(msg) from error
 

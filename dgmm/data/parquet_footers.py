@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from dgmm.data.arrow import is_real
+from dgmm.data.arrow import is_real, said
 from dgmm.data.columns import chosen, listed, not_numbers
 from dgmm.data.files import StoredFile, is_of_storage
 from dgmm.errors import InvalidData
@@ -92,7 +92,9 @@ def _read(name: str, file: StoredFile) -> tuple[pa.Schema, NDArray[np.int64]]:
     except (pa.ArrowException, OSError) as error:
         if is_of_storage(error):
             raise
-        msg = f"{file.path} cannot be read as a Parquet file: {error}. Restore it, or take it out of the table."
+        msg = (
+            f"{file.path} cannot be read as a Parquet file: {said(error)} Restore it, or take it out of the table."
+        )
         raise InvalidData(msg) from error
 
 
