@@ -71,29 +71,6 @@ def test_cautions_are_told_on_the_way(
     assert re.search(r"12\.\d% of the rows lie outside", told[1])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("report", "Missing argument 'MODEL'"),
-        ("report none", "There is no model file at none"),
-        ("report m three.zarr", "three.zarr has 3 features"),
-        ("report m missing.zarr", "There is nothing at missing.zarr"),
-        ("report m -o nowhere/r.html", "does not exist"),
-        ("report m --weights w.zarr", "give DATA too"),
-        ("report m --checkpoint nothing", "without checkpoints"),
-        ("report m x.zarr --weights three.zarr", "sample weights"),
-    ],
-)
-def test_bad_usage_and_input(
-    arguments: str, message: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert in_process(monkeypatch, *arguments.split()) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err
-    assert not shown.out
-    assert not (here / "report.html").exists()
-
-
 def test_without_matplotlib_the_extra_is_named(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,15 +56,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("info nothing", "There is no model file at nothing"),
         ("info x.zarr", "without checkpoints"),
         ("demo --out nowhere/d", "does not exist"),
+        ("report", "Missing argument 'MODEL'"),
+        ("report none", "There is no model file at none"),
+        ("report m three.zarr", "three.zarr has 3 features"),
+        ("report m missing.zarr", "There is nothing at missing.zarr"),
+        ("report m -o nowhere/r.html", "does not exist"),
+        ("report m --weights x.zarr", "give DATA too"),
+        ("report m --checkpoint nothing", "without checkpoints"),
+        ("report m x.zarr --weights three.zarr", "sample weights"),
     ],
 )
 def test_exit_2(
     arguments: str, message: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    there = sorted(here.iterdir())
     assert in_process(monkeypatch, *arguments.split()) == 2
     shown = capsys.readouterr()
     assert message in shown.err
     assert not shown.out
+    assert sorted(here.iterdir()) == there
     assert "Traceback" not in shown.err
 
 

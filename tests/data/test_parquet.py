@@ -402,7 +402,9 @@ def test_a_damaged_file_is_named(tmp_path):
     path = folder / "part-0001.parquet"
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:-9])
-    with pytest.raises(InvalidData, match=r"part-0001.parquet cannot be read as a Parquet file: .*[^.]\. Restore it"):
+    with pytest.raises(
+        InvalidData, match=r"part-0001.parquet cannot be read as a Parquet file: .*[^.]\. Restore it"
+    ):
         open_source(folder)
     offset = parquet.ParquetFile(folder / "part-0000.parquet").metadata.row_group(3).column(1).data_page_offset
     content[offset : offset + 200] = bytes(200)
