@@ -10,17 +10,13 @@ Runs `dgmm fit` on each, on 2 workers of 1 GiB, in turn.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import xarray
 import zarr
 from em_iteration import generate
-from out_of_core import Watcher
+from watched import fit
 
 LEVELS, LAT, LON, N_COMPONENTS, CHUNK_ROWS = 20, 360, 720, 16, 100_000
 
@@ -52,35 +48,14 @@ def write(folder: Path, gigabytes: float) -> None:
         xarray.Dataset(step, {"time": [t]}).to_zarr(folder / "grid.zarr", append_dim="time", consolidated=False)
 
 
-def fit(folder: Path, words: list[str], iterations: int) -> dict[str, float]:
+def timed(folder: Path, words: list[str], iterations: int) -> dict[str, float]:
     """Seconds of a pass, and the largest memory of a worker."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [
-            *(sys.executable, "-m", "dgmm", "fit", *words, "-k", str(N_COMPONENTS)),
-            *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0", "--tol", "0"),
-            *(
-                "--max-iter",
-                str(iterations),
-                "--checkpoint",
-                f"{scratch}/checkpoint",
-                "--model",
-                f"{scratch}/model",
-            ),
-        ]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        watcher = Watcher(process.pid)
-        watcher.start()
-        _, err = process.communicate()
-        if process.returncode:
-            raise SystemExit(err)
-        info = [sys.executable, "-m", "dgmm", "info", f"{scratch}/checkpoint", "--json"]
-        history = json.loads(subprocess.run(info, check=True, capture_output=True).stdout)["history"]
-    workers = [size for name, size in watcher.largest.items() if name.startswith("worker")]
+    watcher, err, facts = fit(*words, "-k", N_COMPONENTS, "--max-iter", iterations, scratch=folder)
     print("  " + "\n  ".join(line for line in err.splitlines() if line.startswith(("scan", "memory"))))
     return {
-        "seconds a pass": float(np.median([step["seconds"] for step in history])),
-        "MiB of a worker": max(workers) / 2**20,
-        "log-likelihood": history[-1]["log_likelihood"],
+        "seconds a pass": float(np.median([step["seconds"] for step in facts["history"]])),
+        "MiB of a worker": watcher.of_workers()[0] / 2**20,
+        "log-likelihood": facts["log_likelihood"],
     }
 
 
@@ -100,7 +75,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(2):
         for kind, words in kinds.items():
-            found = fit(options.folder, words, options.iterations)
+            found = timed(options.folder, words, options.iterations)
             seconds[kind].append(found["seconds a pass"])
             print(f"{kind}: " + ", ".join(f"{value:.6g} {name}" for name, value in found.items()), flush=True)
     print(f"grid / rows: {np.median(seconds['grid']) / np.median(seconds['rows']):.2f}")

@@ -9,18 +9,13 @@ runs `dgmm fit` on 2 workers of 1 GiB, and watches the resident memory of every 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import zarr
 from em_iteration import generate
+from watched import fit
 
 N_FEATURES, N_COMPONENTS, CHUNK_ROWS = 20, 16, 100_000
 
@@ -40,27 +35,6 @@ def write_rows(path: Path, gigabytes: float) -> int:
     return n
 
 
-class Watcher(threading.Thread):
-    """Keeps the largest resident memory of each process of a tree."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.root = psutil.Process(pid)
-        self.largest: dict[str, int] = {}
-
-    def run(self) -> None:
-        while self.root.is_running():
-            try:
-                for process in [self.root, *self.root.children(recursive=True)]:
-                    line = " ".join(process.cmdline())
-                    kind = "driver" if process == self.root else "worker" if "spawn_main" in line else "other"
-                    name = f"{kind} {process.pid}"
-                    self.largest[name] = max(self.largest.get(name, 0), process.memory_info().rss)
-            except psutil.Error:
-                pass
-            time.sleep(0.5)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -75,22 +49,10 @@ def main() -> None:
         print(f"wrote {data} in {time.perf_counter() - began:.0f} s", flush=True)
     n = zarr.open_array(data, mode="r").shape[0]
     print(f"{n:,} x {N_FEATURES} float32, {n * N_FEATURES * 4 / 1e9:.1f} GB, K={N_COMPONENTS} full")
-    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        command = [
-            *(sys.executable, "-m", "dgmm", "fit", str(data), "-k", str(N_COMPONENTS)),
-            *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0", "--tol", "0"),
-            *("--max-iter", str(options.iterations), "--checkpoint", f"{scratch}/checkpoint"),
-            *("--model", f"{scratch}/model", "--json"),
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        watcher = Watcher(process.pid)
-        watcher.start()
-        out, err = process.communicate()
+    words = (data, "-k", N_COMPONENTS, "--max-iter", options.iterations)
+    watcher, err, facts = fit(*words, scratch=options.folder)
     print(err)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    result = json.loads(out)
-    print({name: result[name] for name in ("n_iter", "converged", "log_likelihood") if name in result})
+    print({name: facts[name] for name in ("iterations", "log_likelihood")})
     for name, size in sorted(watcher.largest.items()):
         print(f"largest resident memory of {name}: {size / 2**20:,.0f} MiB")
 

@@ -12,21 +12,16 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
-import psutil
 import pyarrow as pa
 import zarr
 from em_iteration import generate
 from out_of_core import CHUNK_ROWS, N_FEATURES
 from pyarrow import parquet
+from watched import fit
 
 FILES = 100
 ITERATIONS = 4
@@ -63,54 +58,14 @@ def write(folder: Path, gigabytes: float, n_components: int) -> int:
     return n
 
 
-class Usage(threading.Thread):
-    """Watches the workers of a command.
-
-    Attributes
-    ----------
-    memory : int
-        Largest resident memory of one, in bytes.
-    seconds : dict of int to float
-        CPU time of each process.
-    """
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self._root = psutil.Process(pid)
-        self.memory, self.seconds = 0, {}
-
-    def run(self) -> None:
-        while self._root.is_running():
-            try:
-                for process in self._root.children(recursive=True):
-                    if "spawn_main" in " ".join(process.cmdline()):
-                        self.memory = max(self.memory, process.memory_info().rss)
-                        times = process.cpu_times()
-                        self.seconds[process.pid] = times.user + times.system
-            except psutil.Error:
-                pass
-            time.sleep(0.25)
-
-
-def fit(data: Path, n_rows: int, n_components: int, covariance: str) -> tuple[float, float, int]:
+def timed(data: Path, n_components: int, covariance: str) -> tuple[float, float, int]:
     """Seconds of the fastest pass, CPU seconds of the workers all in all, and the largest memory of one."""
-    with tempfile.TemporaryDirectory(dir=data.parent) as scratch:
-        command = [
-            *(sys.executable, "-m", "dgmm", "fit", str(data), "-k", str(n_components)),
-            *("--covariance-type", covariance, "--workers", "2", "--memory-limit", "1GiB", "--seed", "0"),
-            *("--tol", "0", "--max-iter", str(ITERATIONS), "--model", f"{scratch}/model"),
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        usage = Usage(process.pid)
-        usage.start()
-        _, err = process.communicate()
-        if process.returncode:
-            raise SystemExit(err)
-    rates = re.findall(r"^iteration .*, ([0-9,]+) rows/s$", err, re.M)
+    model = ("-k", n_components, "--covariance-type", covariance, "--max-iter", ITERATIONS)
+    watcher, err, facts = fit(data, *model, scratch=data.parent)
     planned = re.search(r"memory planned for a worker thread: (.*)", err)
     print(f"    planned {planned[1] if planned else ''}", flush=True)
-    fastest = min(n_rows / float(rate.replace(",", "")) for rate in rates)
-    return fastest, sum(usage.seconds.values()), usage.memory
+    memory, seconds = watcher.of_workers()
+    return min(step["seconds"] for step in facts["history"]), seconds, memory
 
 
 def main() -> None:
@@ -130,7 +85,7 @@ def main() -> None:
     cpu: dict[str, float] = {}
     for number in range(options.rounds):
         for kind in options.kinds:
-            seconds, used, memory = fit(options.folder / kind, n, options.components, options.covariance)
+            seconds, used, memory = timed(options.folder / kind, options.components, options.covariance)
             passes[kind] = min(passes.get(kind, np.inf), seconds)
             cpu[kind] = min(cpu.get(kind, np.inf), used)
             what = f"fastest pass {seconds:.2f} s, CPU {used:.0f} s, largest worker {memory / 2**20:.0f} MiB"
