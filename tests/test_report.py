@@ -417,6 +417,15 @@ def test_lines_of_python_give_the_same_model(data, stored, rows, monkeypatch, tm
     assert_same_bits(tmp_path / "again", tmp_path / "m")
 
 
+def test_names_with_commas_are_no_options(rows, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame(rows, columns=["a,b", "c", "d"]).to_parquet("t.parquet")
+    mixture = GaussianMixture(2, random_state=0).fit(dgmm.open_source("t.parquet", variables=["a,b", "c"]))
+    mixture.save("m")
+    exec(command(mixture._model, "again"), {})
+    assert_same_bits(Path("again"), Path("m"))
+
+
 def test_python_for_a_selection_and_a_given_start(rows, monkeypatch, tmp_path):
     monkeypatch.setattr(dgmm.engine.search, "_ROUNDS_PER_COMPONENT", 0)
     found = dgmm.select(rows, (1, 2), ("diag", "tied"), random_state=1, tol=1e-3)

@@ -15,7 +15,7 @@ from dgmm.data.source import Source
 from dgmm.data.text_file import COMPRESSED
 from dgmm.errors import InvalidData, MissingExtra
 
-Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed", "several"]
+Kind = Literal["parquet", "csv", "npy", "npz", "hdf5", "compressed", "several", "netcdf"]
 
 # Of files in folders.
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {
@@ -26,9 +26,10 @@ _TEXT = (*_SUFFIXES["csv"], *(f".txt{how}" for how in ("", *COMPRESSED)))
 _NAMED: dict[str, Kind] = {
     ".npy": "npy",
     ".npz": "npz",
+    ".nc": "netcdf",
     **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), "hdf5"),
 }
-_OF_ONE = (*_NAMED, ".nc", ".zarr", ".zip")
+_OF_ONE = (*_NAMED, ".zarr", ".zip")
 _COMPRESSED_ELSE = (".zst", ".zip", ".lz4")
 _SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5"}
 
@@ -150,6 +151,9 @@ def open_files(kind: Kind, address: str, reading: Reading) -> Source:
             f"{name} is a pattern of files that are neither Parquet nor text. Of other kinds name one file, or "
             "pass what puts them together: a Dataset of xarray.open_mfdataset, a Dask array."
         )
+        raise InvalidData(msg)
+    if kind == "netcdf":
+        msg = f"{name} is a NetCDF file, which is read from a disk alone. Copy it there, or write it as Zarr."
         raise InvalidData(msg)
     reading.refuse_choice(name)
     if kind == "npy":

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from dgmm.data.address import kind_of
 from dgmm.data.source import Source
 from dgmm.engine.archive import versions
 from dgmm.engine.candidates import Entry
@@ -16,6 +17,7 @@ from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Start
 
 _CREDENTIALS = re.compile(r"//[^/@]*@")
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _QUERY = re.compile(r"[?#].*")
 
 
@@ -112,7 +114,10 @@ def _address(source: Source) -> str:
     """Where the rows can be read again, without what only their owner may know."""
     if "://" not in source.address:
         return source.address
-    return _QUERY.sub("", _CREDENTIALS.sub("//", source.address))
+    kind = kind_of(source.address)
+    # abfss://container@account names no user, and keys of a bucket may hold any sign.
+    text = (_PASSWORD if kind == "az" else _CREDENTIALS).sub("//", source.address)
+    return text if kind in ("s3", "gs", "az") else _QUERY.sub("", text)
 
 
 def _entry(line: dict[str, Any]) -> Entry:

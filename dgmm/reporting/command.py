@@ -24,7 +24,7 @@ _GIVEN = {"weights": "weights_init", "means": "means_init", "covariances": "prec
 
 
 def command(model: Model, name: str) -> str:
-    """A line for a shell, or lines of Python where one will not do: rows, weights or a start from memory.
+    """A line for a shell, or lines of Python where one will not do: rows, weights or a start from memory, commas.
 
     Parameters
     ----------
@@ -40,9 +40,15 @@ def command(model: Model, name: str) -> str:
     origin = model.origin
     if not model.n_rows or "seed" not in model.settings:
         return ""
-    if not origin.data or origin.weights == "" or origin.given:
+    if not origin.data or origin.weights == "" or origin.given or not _sayable(origin.opened_with):
         return "\n".join(_python(model, name))
     return _lines(list(_words(model, name)))
+
+
+def _sayable(opened_with: Mapping[str, Any]) -> bool:
+    """Whether names survive an option that has commas between them."""
+    names = [name for value in opened_with.values() if isinstance(value, list) for name in value]
+    return all(name and name == name.strip() and "," not in name for name in names)
 
 
 def _changed(model: Model) -> dict[str, Any]:

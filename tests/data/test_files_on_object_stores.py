@@ -101,6 +101,12 @@ def test_text(s3):
         open_convertible(f"{s3}/t.csv.zst")
 
 
+def test_netcdf_is_refused(s3):
+    store.write(f"{s3}/x.nc", as_hdf5())
+    with pytest.raises(InvalidData, match=r"NetCDF file, which is read from a disk alone. Copy it"):
+        open_source(f"{s3}/x.nc", variables="temp")
+
+
 def test_a_web_server_serves_single_files(s3, seaweed, monkeypatch):
     name = s3.rpartition("/")[2]
     for kind, content in (("t.parquet", as_parquet()), ("x.npy", as_npy()), ("x.h5", as_hdf5())):

@@ -78,6 +78,9 @@ def test_a_given_start_and_accepted_holes_are_recorded(tmp_path, rows):
         ("https://host/rows.zarr?X-Amz-Signature=secret", "https://host/rows.zarr"),
         ("https://host:8080/a/rows.zarr", "https://host:8080/a/rows.zarr"),
         ("what?/me@home/rows.zarr", "what?/me@home/rows.zarr"),
+        ("s3://bucket/run#1/rows?.zarr", "s3://bucket/run#1/rows?.zarr"),
+        ("abfss://me@account.dfs.core.windows.net/x.zarr", "abfss://me@account.dfs.core.windows.net/x.zarr"),
+        ("az://me:secret@account/x.zarr", "az://account/x.zarr"),
     ],
 )
 def test_no_secret_of_an_address_is_recorded(name, expected, stored, tmp_path):
