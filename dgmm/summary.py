@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dgmm.data.columns import named
 from dgmm.engine.model import Model
 from dgmm.pages import plain, polyline, render
 
@@ -24,7 +25,7 @@ def summary(model: Model, title: str) -> str:
     k, d = parameters.means.shape
     features = range(min(d, _FEATURES))
     shown = parameters.marginal(features)
-    names = list(model.feature_names) or [f"x{i}" for i in range(d)]
+    names = named(model.feature_names, d)
     heaviest = np.argsort(-parameters.weights, kind="stable")[:_COMPONENTS]
     history = [value for value in model.history if np.isfinite(value)]
     hidden = {"lighter component": k - len(heaviest), "more feature": d - len(features)}

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from dgmm.data.columns import named
 from dgmm.engine.trace import Trace, history_table
 from dgmm.mixture.parameters import Parameters
 from dgmm.pages import plain
@@ -44,10 +45,9 @@ def component_table(
     """
     d = parameters.n_features
     columns = min(d, shown)
-    names = list(names) or [f"x{i}" for i in range(d)]
     formats = list(formats) or [plain] * d
     spread = parameters.deviations
-    rows = [["component", "weight", *names[:columns]]]
+    rows = [["component", "weight", *named(names, d)[:columns]]]
     for k in np.argsort(-parameters.weights, kind="stable"):
         cells = [formats[i](float(parameters.means[k, i]), float(spread[k, i])) for i in range(columns)]
         rows.append([str(k), f"{parameters.weights[k]:.4f}", *cells])

@@ -11,6 +11,11 @@ from dgmm.errors import InvalidParameter, UnsupportedDtype
 SHOWN = 20
 
 
+def named(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """The names of so many features; x0, x1, ... where they have none."""
+    return tuple(names) or tuple(f"x{number}" for number in range(count))
+
+
 def chosen(variables: Sequence[str] | None, known: Iterable[str], table: str) -> tuple[str, ...]:
     """The names of the features: those that were chosen, or all that there are.
 

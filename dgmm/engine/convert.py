@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dgmm.data.address import Address
 from dgmm.data.blocks import Missing
+from dgmm.data.columns import named
 from dgmm.data.outputs import output_kind
 from dgmm.data.present import PresentSource
 from dgmm.data.row_arrays import Entry
@@ -209,7 +210,7 @@ def _vet(scheduler: Scheduler, source: Source, more: int) -> None:
 
 
 def _open(source: Source, wanted: Conversion, path: Address) -> RowOutput:
-    columns = source.feature_names or tuple(f"x{feature}" for feature in range(source.n_features))
+    columns = named(source.feature_names, source.n_features)
     arrays = {"rows": Entry((source.n_rows, source.n_features), wanted.dtype, columns)}
     kind = output_kind(path)
     output = kind.open(path, arrays=arrays, chunk_rows=kind.usual_rows(arrays), identity=_identity(wanted))

@@ -12,6 +12,7 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from dgmm.data.address import Address
+from dgmm.data.columns import named
 from dgmm.data.outputs import output_kind
 from dgmm.data.row_arrays import Entry
 from dgmm.data.row_output import RowOutput
@@ -90,7 +91,7 @@ class Draw:
         WriteFailed, MissingExtra
         """
         d = self.model.parameters.n_features
-        columns = self.model.feature_names or tuple(f"x{feature}" for feature in range(d))
+        columns = named(self.model.feature_names, d)
         output = output_kind(path).open(
             path,
             arrays={

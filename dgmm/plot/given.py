@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.utils.validation import check_is_fitted
 
+from dgmm.data.columns import named
 from dgmm.data.opening import open_source, open_weights
 from dgmm.data.source import Source
 from dgmm.engine.model import Model
@@ -53,9 +54,9 @@ def axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1]
 
 
-def names_of(model: Model) -> list[str]:
+def names_of(model: Model) -> tuple[str, ...]:
     """The features' names, or x0, x1, ..."""
-    return list(model.feature_names) or [f"x{i}" for i in range(model.parameters.n_features)]
+    return named(model.feature_names, model.parameters.n_features)
 
 
 def shown(name: str) -> str:
@@ -88,7 +89,7 @@ def features_of(model: Model, wanted: Any) -> tuple[int, ...]:
 
 def _feature(part: Any, names: Sequence[str]) -> int:
     if isinstance(part, str) and part in names:
-        return list(names).index(part)
+        return names.index(part)
     if isinstance(part, int | np.integer) and -len(names) <= part < len(names):
         return int(part) % len(names)
     msg = f"there is no feature {part!r}; there are {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
