@@ -5,13 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
-import random
-import signal
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -394,61 +389,3 @@ def test_a_store_without_conditions_is_refused(seaweed, s3, monkeypatch):
         with pytest.raises(CheckpointError, match="ignores conditions"):
             opened(address).__enter__()
         assert ObjectFolder(address).list() == []
-
-
-# Only the checkpoint code and NumPy: the whole package would take longer to load than to kill.
-SAVER = f"""
-import sys, types
-sys.modules["dgmm"] = package = types.ModuleType("dgmm")
-package.__path__ = [{str(Path(archive.__file__).parents[1])!r}]
-import numpy as np
-from dgmm.engine.checkpoint import Checkpoint
-with Checkpoint(sys.argv[1], {{"seed": 1}}, {{}}) as checkpoint:
-    latest = checkpoint.load_latest("iteration")
-    step = latest[0] + 1 if latest else 0
-    print("from", step, flush=True)
-    while True:
-        checkpoint.save_step("iteration", step, {{"step": step}}, {{"values": np.full(50_000, float(step))}})
-        print(step, flush=True)
-        step += 1
-"""
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_kills_lose_no_acknowledged_object(s3, kills):
-    kill_again_and_again(s3, kills)
-
-
-def test_twenty_kills_lose_no_acknowledged_step(tmp_path):
-    kill_again_and_again(str(tmp_path), 20)
-    assert not list(tmp_path.glob(".*"))
-
-
-def kill_again_and_again(directory, kills):
-    seed = random.SystemRandom().randrange(2**32)
-    sys.stdout.write(f"seed {seed}\n")  # pytest shows it if the test fails
-    generator = random.Random(seed)
-    acknowledged = -1
-    for _ in range(kills):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, directory], stdout=subprocess.PIPE, text=True)
-        try:
-            begun = int(saver.stdout.readline().removeprefix("from "))
-            assert begun > acknowledged
-            for _ in range(generator.randrange(1, 6)):
-                acknowledged = int(saver.stdout.readline())
-            time.sleep(generator.random() * 0.004)  # so that the kill meets every stage of a write
-        finally:
-            saver.send_signal(signal.SIGKILL)
-            rest = saver.communicate()[0]
-        assert saver.returncode == -signal.SIGKILL
-        lines = [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-        acknowledged = int(lines[-1]) if lines else acknowledged
-        latest = Checkpoint(directory, {"seed": 1}, {}).load_latest("iteration")
-        assert latest is not None
-        step, header, arrays = latest
-        assert step >= acknowledged
-        assert header == {"step": step}
-        assert np.all(arrays["values"] == step)
-        assert len(listing(directory)) <= 4 + directory.startswith("/")  # a temporary file
-    with Checkpoint(directory, {"seed": 1}, {}) as checkpoint:
-        assert checkpoint.epoch == kills + 1
