@@ -23,6 +23,7 @@ Each message says what was found, what was expected, and what to do.
     │   ├── CorruptFile                      truncated or altered
     │   ├── ForeignFile                      not written by dgmm
     │   ├── NewerSchema                      written by a later version
+    │   ├── ReadFailed (OSError)             no permission, I/O error
     │   └── WriteFailed (OSError)            no room, no permission, I/O error
     ├── StoreError (OSError)                 an object store refuses, or does not answer
     ├── CheckpointError                      a checkpoint directory
@@ -131,6 +132,13 @@ class ForeignFile(FileError):
 
 class NewerSchema(FileError):
     """The file was written by a later version of dgmm."""
+
+
+class ReadFailed(FileError, OSError):
+    """A file or folder that may be sound could not be read."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class WriteFailed(FileError, OSError):

@@ -10,7 +10,6 @@ and nothing larger than the file is allocated.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -165,6 +164,8 @@ def read(address: Address, kind: str) -> tuple[dict[str, Any], dict[str, NDArray
     ------
     CorruptFile, ForeignFile, NewerSchema
         As `unpack` does.
+    ReadFailed
+        No permission or an I/O error.
     FileNotFoundError
         There is no such file.
     StoreError
@@ -181,16 +182,11 @@ def read_from(folder: Folder, name: str, kind: str, called: str) -> tuple[dict[s
     except IsADirectoryError as error:
         msg = f"{called} is a folder; a dgmm {kind} file was expected"
         raise ForeignFile(msg) from error
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        msg = f"{called} cannot be read: the storage reports an I/O error; restore it from a copy"
-        raise CorruptFile(msg) from error
     return unpack(content, kind, called)
 
 
 def content(address: Address) -> bytes:
-    """Return all bytes of a file; FileNotFoundError if there is none."""
+    """Return all bytes of a file; FileNotFoundError if there is none, `ReadFailed` where it cannot be read."""
     folder, name = file_at(address)
     return folder.read(name)
 

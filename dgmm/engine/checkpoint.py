@@ -29,6 +29,7 @@ from dgmm.errors import (
     EnvironmentWarning,
     ForeignFile,
     InvalidParameter,
+    ReadFailed,
     WriteFailed,
 )
 
@@ -147,9 +148,14 @@ class Checkpoint:
         """Return the header and arrays of a record, or None if there is none.
 
         A damaged record is warned of and counts as none.
+
+        Raises
+        ------
+        ReadFailed, StoreError
+            It may be sound, but cannot be read.
         """
         try:
-            header, arrays = self._read(_file_of(name))
+            header, arrays = _read(self.folder, _file_of(name))
         except FileNotFoundError:
             return None
         except (CorruptFile, ForeignFile) as error:
@@ -182,11 +188,29 @@ class Checkpoint:
                 self.folder.delete(_file_of(f"{series}-{number:06d}"))
 
     def load_latest(self, series: str) -> tuple[int, dict[str, Any], dict[str, NDArray[Any]]] | None:
-        """Return number, header and arrays of the newest sound step, or None."""
+        """Return number, header and arrays of the newest sound step, or None.
+
+        Raises
+        ------
+        ReadFailed
+            No step could be read, but one of them may be sound: to start anew would
+            delete it.
+        StoreError
+            The object store refuses, or does not answer.
+        """
+        failure: ReadFailed | None = None
         for step in reversed(self._steps(series)):
-            record = self.load(f"{series}-{step:06d}")
-            if record is not None:
-                return step, *record
+            try:
+                record = self.load(f"{series}-{step:06d}")
+            except ReadFailed as error:
+                msg = f"{error}. It is passed over for the step before it"
+                warnings.warn(msg, DamagedFileWarning, stacklevel=2)
+                failure = error
+            else:
+                if record is not None:
+                    return step, *record
+        if failure:
+            raise failure
         return None
 
     def _put(self, file: str, content: bytes) -> None:
@@ -203,14 +227,16 @@ class Checkpoint:
                     # By us, in a request whose answer was lost.
                     if self.folder.read(file) == content:
                         return
+            except WriteFailed:
+                # Whoever took the folder over sweeps away what a frozen writer was about to rename.
+                with contextlib.suppress(OSError):
+                    self._ownership.check()
+                raise
             else:
                 return
         self._ownership.check()
         msg = f"{self.folder.address}/{file} is written by somebody else again and again; stop the other driver"
         raise WriteFailed(msg)
-
-    def _read(self, file: str) -> Record:
-        return archive.read_from(self.folder, file, _KIND, _called(self.folder, file))
 
     def _steps(self, series: str) -> list[int]:
         pattern = re.compile(rf"{re.escape(series)}-(\d{{6,}})")
@@ -244,9 +270,13 @@ def _file_of(name: str) -> str:
     return f"{name}{_SUFFIX}"
 
 
-def _called(folder: Folder, file: str) -> str:
-    """How messages call a file."""
-    return f"{folder.address}/{file}"
+def _read(folder: Folder, file: str) -> Record:
+    called = f"{folder.address}/{file}"
+    header, arrays = archive.read_from(folder, file, _KIND, called)
+    if not all(isinstance(header.get(part), dict) for part in ("identity", "environment", "state")):
+        msg = f"{called} has the form of a checkpoint but lacks a part; do not use this file"
+        raise CorruptFile(msg)
+    return header, arrays
 
 
 def _archives(folder: Folder) -> list[File]:
@@ -259,10 +289,16 @@ def _archives(folder: Folder) -> list[File]:
 
 def _newest_header(folder: Folder) -> dict[str, Any] | None:
     """Return the header of the newest readable checkpoint file, if there is any."""
+    failure: ReadFailed | None = None
     for file in sorted(_archives(folder), key=lambda file: (file.modified, file.name), reverse=True):
-        # A damaged file is warned of where it is needed; other people's files are none of our business.
-        with contextlib.suppress(CorruptFile, ForeignFile, FileNotFoundError):
-            return archive.read_from(folder, file.name, _KIND, _called(folder, file.name))[0]
+        try:
+            # A damaged file is warned of where it is needed; other people's files are none of our business.
+            with contextlib.suppress(CorruptFile, ForeignFile, FileNotFoundError):
+                return _read(folder, file.name)[0]
+        except ReadFailed as error:
+            failure = error
+    if failure:
+        raise failure
     return None
 
 

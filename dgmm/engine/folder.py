@@ -45,15 +45,25 @@ class Folder(ABC):
 
     @abstractmethod
     def make(self) -> None:
-        """Create it, if it has to be; OSError where it cannot be."""
+        """Create it, if it has to be, durably; OSError where it cannot be."""
 
     @abstractmethod
     def list(self) -> list[File]:
-        """What is in it now; nothing where it does not exist. NotADirectoryError for a file."""
+        """What is in it now; nothing where it does not exist. NotADirectoryError for a file.
+
+        Raises
+        ------
+        ReadFailed, StoreError
+        """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """All of a file; FileNotFoundError if there is none."""
+        """All of a file; FileNotFoundError if there is none, IsADirectoryError for a folder.
+
+        Raises
+        ------
+        ReadFailed, StoreError
+        """
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dgmm.engine.folder import Changed, File, Folder, Version
-from dgmm.errors import WriteFailed
+from dgmm.errors import ReadFailed, WriteFailed
 
 _TEMPORARY = re.compile(r"\.[a-z0-9-]+\.(?:npz|json)\.[0-9a-f]+\.tmp")
 
@@ -29,28 +29,45 @@ class LocalFolder(Folder):
         self.address = str(path)
 
     def make(self) -> None:
+        above = self.path.absolute().parents
+        new = [folder for folder in above if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
+        # What is in a folder is no more durable than the folder's own name. One that was there may have
+        # been made by a driver that was killed before it came to this.
+        for folder in above[: len(new) + 1]:
+            with contextlib.suppress(PermissionError):  # then we have not made anything in it
+                _sync(folder)
 
     def list(self) -> list[File]:
-        if not self.path.exists():
-            return []
         found = []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    found.append(File(entry.name, entry.stat().st_mtime))
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append(File(entry.name, entry.stat().st_mtime))
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            if self.path.exists():
+                raise
+            return []  # a part of the path above it is a file
+        except OSError as error:
+            raise _read_failed(self.path, error) from error
         return found
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            raise
+        except OSError as error:
+            raise _read_failed(path, error) from error
 
     def write(self, name: str, content: bytes) -> None:
-        path = self.path / name
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
-        with self._writing(path, temporary, len(content)):
-            _write_synced(temporary, content)
+        with self._writing(name, content) as (path, temporary):
             temporary.replace(path)
-            self._sync()
+            _sync(self.path)
 
     def version(self, name: str) -> Version | None:
         # A rename replaces whatever is there: no condition could be kept.
@@ -60,10 +77,7 @@ class LocalFolder(Folder):
         if over is not None:
             self.write(name, content)
             return {}
-        path = self.path / name
-        temporary = self.path / f".{name}.{uuid.uuid4().hex}.tmp"
-        with self._writing(path, temporary, len(content)):
-            _write_synced(temporary, content)
+        with self._writing(name, content) as (path, temporary):
             try:
                 # Linking never replaces, and what it creates is whole at once.
                 path.hardlink_to(temporary)
@@ -72,11 +86,10 @@ class LocalFolder(Folder):
                 raise Changed from None
             except OSError:  # no hard links on this file system
                 try:
-                    with path.open("xb") as file:
-                        file.write(content)
+                    _write_new(path, content)
                 except FileExistsError:
                     raise Changed from None
-            self._sync()
+            _sync(self.path)
         return {}
 
     def delete(self, name: str) -> None:
@@ -86,7 +99,8 @@ class LocalFolder(Folder):
         # A writer that is only frozen fails to rename then, as it should.
         for file in self.list():
             if _TEMPORARY.fullmatch(file.name):
-                self.delete(file.name)
+                with contextlib.suppress(OSError):
+                    self.delete(file.name)
 
     def check_writable(self) -> None:
         if not self.path.is_dir():
@@ -97,37 +111,56 @@ class LocalFolder(Folder):
             raise PermissionError(msg)
 
     @contextlib.contextmanager
-    def _writing(self, path: Path, temporary: Path, size: int) -> Iterator[None]:
+    def _writing(self, name: str, content: bytes) -> Iterator[tuple[Path, Path]]:
+        """A temporary file that holds the content durably, and where it is to be put."""
+        # Not named after the process: in containers many have the same number, and one that was frozen
+        # and superseded must not find its successor's file under its own file's name.
+        path, temporary = self.path / name, self.path / f".{name}.{uuid.uuid4().hex}.tmp"
         try:
-            yield
+            _write_new(temporary, content)
+            yield path, temporary
         except OSError as error:
-            raise _write_failed(path, size, error) from error
+            raise _write_failed(path, len(content), error) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _sync(self) -> None:
-        """Make a rename durable."""
-        descriptor = os.open(self.path, os.O_RDONLY)
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Create a file, and make its content durable or remove it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
         try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
-        except OSError as error:
-            # Some network file systems cannot sync a folder and say so this way.
-            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-                raise
         finally:
             os.close(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder and say so this way.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
     finally:
         os.close(descriptor)
+
+
+def _read_failed(path: Path, error: OSError) -> ReadFailed:
+    cause = error.strerror or str(error)
+    failure = ReadFailed(f"cannot read {path}: {cause}; try again, and check its permissions and its storage")
+    failure.errno = error.errno
+    return failure
 
 
 def _write_failed(path: Path, size: int, error: OSError) -> WriteFailed:

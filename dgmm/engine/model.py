@@ -135,7 +135,7 @@ class Model:
         ------
         SourceNotFound
             There is no such file.
-        ForeignFile, CorruptFile, NewerSchema
+        ForeignFile, CorruptFile, NewerSchema, ReadFailed
             It cannot be used.
         StoreError
             The object store refuses, or does not answer.

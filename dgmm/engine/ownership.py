@@ -15,6 +15,7 @@ its renewals can be seen: its file is rewritten every few seconds.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
@@ -28,6 +29,7 @@ from dgmm.errors import CheckpointError, CheckpointInUse, Superseded
 
 _OWNER = re.compile(r"owner-(\d{6,})\.json")
 _BATCH_WAIT_S = 90.0
+_held: set[str] = set()  # tokens of this process's owners: a full disk may keep a release from its file
 
 
 class Ownership:
@@ -81,8 +83,8 @@ class Ownership:
         ------
         CheckpointInUse
             Another driver, which may be in this very process, is at work.
-        WriteFailed, StoreError
-            The folder cannot be written to.
+        ReadFailed, WriteFailed, StoreError
+            The folder cannot be read, or written to. It is no more taken than before.
         CheckpointError
             This store cannot keep drivers apart.
         """
@@ -128,6 +130,7 @@ class Ownership:
         # An unmarked record goes stale by itself; a full disk must not hide what ended the fit.
         with contextlib.suppress(OSError):
             self._renew(released=True)
+        _held.discard(self._mine.token)
         self._mine = None
 
     def __enter__(self) -> Self:
@@ -163,7 +166,7 @@ class Ownership:
         if owner.released:
             return True
         if owner.is_here():
-            return not owner.is_running()
+            return owner.token not in _held if owner.pid == os.getpid() else not owner.is_running()
         # Silence on our own clock is proof. The other machine's stamp is none, for
         # clocks differ; who cannot wait has nothing else, who can also listens a while.
         expired = self._clock() - owner.renewed > self._lease_s
@@ -172,27 +175,43 @@ class Ownership:
     def _claim(self, epoch: int) -> bool:
         """Try to become the owner of an epoch; of all who try, one succeeds."""
         mine, name = Owner.myself(epoch, self._clock()), _name_of(epoch)
-        # That it is there already may be an answer to our own request, sent again when the first one's was lost.
-        with contextlib.suppress(Changed):
-            self._folder.put(name, mine.pack(), None)
-        owner = self._look()
+        _held.add(mine.token)
+        try:
+            # That it is there already may be the answer to our own request, sent again when one was lost.
+            with contextlib.suppress(Changed):
+                self._folder.put(name, mine.pack(), None)
+            owner, version = self._look(), self._folder.version(name)
+        except BaseException:
+            self._withdraw(mine)
+            raise
         # The epoch may have been won, used and cleaned away before we created it: then a
         # higher one is there. And a network may report what was created as failed.
         if owner is None or owner.token != mine.token:
-            with contextlib.suppress(FileNotFoundError):
-                if self._read(epoch).token == mine.token:
-                    self._folder.delete(name)
+            self._withdraw(mine)
             return False
-        self._mine, self._version = mine, self._folder.version(name)
-        for file in self._folder.list():
-            match = _OWNER.fullmatch(file.name)
-            if match and int(match[1]) < epoch:
-                self._folder.delete(file.name)
-        self._folder.sweep()
+        self._mine, self._version = mine, version
+        self._tidy(epoch)
         self._stop.clear()
         self._renewal = threading.Thread(target=self._keep_renewing, name="dgmm-ownership", daemon=True)
         self._renewal.start()
         return True
+
+    def _withdraw(self, mine: Owner) -> None:
+        """Delete our own file, and nobody else's, as far as that is possible."""
+        with contextlib.suppress(OSError):
+            if self._read(mine.epoch).token == mine.token:
+                self._folder.delete(_name_of(mine.epoch))
+        _held.discard(mine.token)
+
+    def _tidy(self, epoch: int) -> None:
+        """Delete the files of earlier owners, and what killed writers left, as far as that is possible."""
+        # Files too many do no harm, for the highest epoch counts.
+        with contextlib.suppress(OSError):
+            self._folder.sweep()
+            for file in self._folder.list():
+                match = _OWNER.fullmatch(file.name)
+                if match and int(match[1]) < epoch:
+                    self._folder.delete(file.name)
 
     def _keep_renewing(self) -> None:
         while not self._stop.wait(self._renew_s):
