@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import math
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dgmm.engine import archive
-from dgmm.errors import CorruptFile, FileError, ForeignFile, NewerSchema, ReadFailed, WriteFailed
+from dgmm.errors import CorruptFile, FileError, ForeignFile, NewerSchema, ReadFailed
 
 DTYPES = (
     hnp.floating_dtypes(endianness="?")
@@ -200,47 +199,6 @@ def test_nothing_is_executed_or_allocated_beyond_the_file():
     compressed = sealed({"header.json": header, "a.npy": npy(np.zeros(9999))}, zipfile.ZIP_DEFLATED)
     with pytest.raises(FileError, match="compressed"):
         archive.unpack(compressed, "model", "f")
-
-
-def test_short_writes_are_completed(tmp_path, monkeypatch):
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
-    archive.write(tmp_path / "f", small())
-    assert (tmp_path / "f").read_bytes() == small()
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("function", ["write", "fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, function, code):
-    path = tmp_path / "f"
-    archive.write(path, b"old")
-
-    def fail(*_):
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail)
-        with pytest.raises(WriteFailed, match=f"cannot write {path}: {os.strerror(code)}") as caught:
-            archive.write(path, b"longer")
-    assert caught.value.errno == code
-    assert ("6 bytes were needed" in str(caught.value)) == (code == errno.ENOSPC)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
-    real, calls = os.write, []
-
-    def full(fd, data):
-        calls.append(fd)
-        if len(calls) > 2:
-            raise OSError(errno.ENOSPC, "full")
-        return real(fd, data[:5])
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(WriteFailed):
-        archive.write(tmp_path / "f", small())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_reading_what_is_no_file(tmp_path, monkeypatch):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import socket
 import time
 
@@ -27,7 +25,6 @@ from dgmm.errors import (
     InvalidParameter,
     NewerSchema,
     Superseded,
-    WriteFailed,
 )
 
 IDENTITY = {"data": "abc" * 20, "n_components": 16, "covariance_type": "full", "reg_covar": 1e-6, "seed": 123}
@@ -264,26 +261,6 @@ def test_saving_needs_the_with_block_and_a_plain_name(place):
         checkpoint.save("scan", {}, {})
     with checkpoint, pytest.raises(ValueError, match="record name"):
         checkpoint.save("../scan", {}, {})
-
-
-@pytest.mark.parametrize("function", ["write", "fsync", "replace"])
-def test_a_full_disk_loses_no_step(tmp_path, monkeypatch, function):
-    directory = tmp_path / "checkpoint"
-    with opened(directory) as checkpoint:
-        save_steps(checkpoint, range(6))
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with opened(directory) as checkpoint:
-        before = listing(directory)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, function, full)
-            with pytest.raises(WriteFailed, match=r"bytes were needed"):
-                save_steps(checkpoint, [6])
-        assert listing(directory) == before
-        assert checkpoint.load_latest("iteration")[0] == 5
-        save_steps(checkpoint, [6])
 
 
 def test_a_second_driver_is_refused_and_a_superseded_one_stops(directory, monkeypatch):

@@ -268,16 +268,6 @@ def test_without_hard_links_a_claim_is_exclusive_too(tmp_path, driver, monkeypat
     assert names(folder) == ["owner-000001.json"]
 
 
-def test_a_directory_that_cannot_be_written_to(tmp_path, driver, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(WriteFailed, match="bytes were needed"):
-        driver(folder_at(tmp_path)).acquire()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_renewal_goes_on_after_a_failure_and_ends_with_release(folder, monkeypatch):
     stamps, enough = [], threading.Event()
     real = folder.put
