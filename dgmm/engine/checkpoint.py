@@ -219,9 +219,8 @@ class Checkpoint:
             # A version that is older than the proof of ownership is of no successor's writing: where the folder
             # keeps conditions, what a successor has written meanwhile is not overwritten.
             over = self.folder.version(file)
-            self._ownership.check()
             try:
-                self.folder.put(file, content, over)
+                self.folder.put(file, content, over, self._ownership.check)
             except Changed:
                 with contextlib.suppress(FileNotFoundError):
                     # By us, in a request whose answer was lost.

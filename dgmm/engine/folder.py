@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +79,14 @@ class Folder(ABC):
         """What `put` may be told to write over; None if there is no such file."""
 
     @abstractmethod
-    def put(self, name: str, content: bytes, over: Version | None) -> Version:
+    def put(
+        self, name: str, content: bytes, over: Version | None, check: Callable[[], None] = lambda: None
+    ) -> Version:
         """Write only over that version of the file; where it is None, only if there is no file.
 
-        A disk keeps the second condition alone.
+        A disk keeps the second condition alone. What `check` raises stops the
+        write: on a disk it is called when the content is ready to be put in
+        place, where `sweep` by somebody else stops the write, too.
 
         Raises
         ------

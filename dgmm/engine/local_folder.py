@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dgmm.engine.folder import Changed, File, Folder, Version
@@ -39,12 +39,9 @@ class LocalFolder(Folder):
                 _sync(folder)
 
     def list(self) -> list[File]:
-        found = []
         try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):
-                        found.append(File(entry.name, entry.stat().st_mtime))
+            while (found := _files(self.path)) is None:
+                pass
         except FileNotFoundError:
             return []
         except NotADirectoryError:
@@ -73,22 +70,16 @@ class LocalFolder(Folder):
         # A rename replaces whatever is there: no condition could be kept.
         return {}
 
-    def put(self, name: str, content: bytes, over: Version | None) -> Version:
-        if over is not None:
-            self.write(name, content)
-            return {}
+    def put(
+        self, name: str, content: bytes, over: Version | None, check: Callable[[], None] = lambda: None
+    ) -> Version:
         with self._writing(name, content) as (path, temporary):
-            try:
-                # Linking never replaces, and what it creates is whole at once.
-                path.hardlink_to(temporary)
-            except (FileExistsError, FileNotFoundError):
-                # Somebody was faster; the temporary file may have been swept away, too.
-                raise Changed from None
-            except OSError:  # no hard links on this file system
-                try:
-                    _write_new(path, content)
-                except FileExistsError:
-                    raise Changed from None
+            # If somebody takes the folder over from here on, the temporary file is swept away.
+            check()
+            if over is None:
+                _link(temporary, path, content)
+            else:
+                temporary.replace(path)
             _sync(self.path)
         return {}
 
@@ -124,6 +115,30 @@ class LocalFolder(Folder):
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[File] | None:
+    """What is in a folder, or None if a file went meanwhile: one that came in its place may be missing, too."""
+    with os.scandir(folder) as entries:
+        try:
+            return [File(entry.name, entry.stat().st_mtime) for entry in entries]
+        except FileNotFoundError:
+            return None
+
+
+def _link(temporary: Path, path: Path, content: bytes) -> None:
+    """Put a file in place if there is none."""
+    try:
+        # Linking never replaces, and what it creates is whole at once.
+        path.hardlink_to(temporary)
+    except (FileExistsError, FileNotFoundError):
+        # Somebody was faster; the temporary file may have been swept away, too.
+        raise Changed from None
+    except OSError:  # no hard links on this file system
+        try:
+            _write_new(path, content)
+        except FileExistsError:
+            raise Changed from None
 
 
 def _write_new(path: Path, content: bytes) -> None:

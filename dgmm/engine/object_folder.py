@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
 
 from dgmm.data import store
 from dgmm.engine.folder import Changed, File, Folder, Version
@@ -41,7 +42,10 @@ class ObjectFolder(Folder):
         except FileNotFoundError:
             return None
 
-    def put(self, name: str, content: bytes, over: Version | None) -> Version:
+    def put(
+        self, name: str, content: bytes, over: Version | None, check: Callable[[], None] = lambda: None
+    ) -> Version:
+        check()
         try:
             version = store.put(self._url(name), content, over)
         except FileExistsError:

@@ -333,10 +333,10 @@ def test_what_a_superseded_driver_has_left_is_written_over(s3):
     with opened(s3) as checkpoint:
         real = checkpoint.folder.put
 
-        def put(name, content, over):
+        def put(name, content, over, check):
             checkpoint.folder.put = real
             checkpoint.folder.write(name, b"of the one before")
-            return real(name, content, over)
+            return real(name, content, over, check)
 
         checkpoint.folder.put = put
         save_steps(checkpoint, [1])
@@ -347,10 +347,10 @@ def test_a_write_whose_answer_was_lost_is_done(s3):
     with opened(s3) as checkpoint:
         real, calls = checkpoint.folder.put, []
 
-        def put(name, content, over):
-            calls.append(name)
-            real(name, content, over)
-            return real(name, content, over)  # the same request, sent again
+        def put(*arguments):
+            calls.append(arguments)
+            real(*arguments)
+            return real(*arguments)  # the same request, sent again
 
         checkpoint.folder.put = put
         save_steps(checkpoint, [1])
