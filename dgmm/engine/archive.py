@@ -38,6 +38,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _ZIP_NAME_AT = 30  # where a zip's first member name starts
 _MARK = b"sha256:"
 _COMMENT_SIZE = len(_MARK) + 64
+_KINDS = "biufc"  # of dtypes: numbers
 _OWN_ENTRIES = frozenset({"format", "schema", "kind", "versions"})
 
 
@@ -128,6 +129,7 @@ def unpack(content: bytes, kind: str, name: str) -> tuple[dict[str, Any], dict[s
         try:
             file = stack.enter_context(zipfile.ZipFile(io.BytesIO(content)))
             header = json.loads(_member(file, _HEADER, len(content)))
+            json.dumps(header, allow_nan=False)  # which Python reads, but `pack` never writes
         except Exception as error:
             msg = f"{name} has no readable {_HEADER} ({error}); dgmm did not write it"
             raise ForeignFile(msg) from error
@@ -258,7 +260,7 @@ def _array(content: bytes, name: str) -> NDArray[Any]:
     header_of = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = header_of[version](stream)
     # read_array allocates what the header claims before it looks for the values.
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+    if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
         msg = f"{name} claims {dtype} values of shape {shape}, which it does not hold"
         raise ValueError(msg)
     stream.seek(0)

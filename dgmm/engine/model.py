@@ -14,7 +14,7 @@ from dgmm.engine.anomalies import DensityWork
 from dgmm.engine.likelihood import ScoreWork
 from dgmm.engine.origin import Origin
 from dgmm.engine.trace import Trace, pack_trace, unpack_trace
-from dgmm.errors import CorruptFile, SourceNotFound
+from dgmm.errors import CorruptFile, IllDefinedCovariance, SourceNotFound
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.expectation import EStep
@@ -146,24 +146,54 @@ class Model:
             msg = f"There is no model file at {path}. Check the path, or fit a model first."
             raise SourceNotFound(msg) from error
         try:
-            return cls(
-                parameters=parameters_from(header["covariance_type"], arrays),
-                frame=Frame(arrays["shift"], arrays["scale"]),
-                dtype=np.dtype(header["dtype"]),
-                radius_squared=header["radius_squared"],
-                converged=header["converged"],
-                trace=unpack_trace(arrays["trace"]),
-                n_passes=header["n_passes"],
-                n_rows=header["n_rows"],
-                weight=header["weight"],
-                feature_names=tuple(header["feature_names"]),
-                settings=header["settings"],
-                n_missing=header.get("n_missing", 0),
-                origin=Origin.unpack({"versions": header["versions"], **header.get("origin", {})}),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return cls._unpack(header, arrays)
+        except IllDefinedCovariance:
+            raise
+        except Exception as error:
+            # The checksum holds: the file was made to deceive, and decides what is raised.
             msg = f"{path} has the form of a model file but lacks a part: {error!r}. Fit and save it again."
             raise CorruptFile(msg) from error
+
+    @classmethod
+    def _unpack(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
+        """The inverse of `pack`; any exception where that has not written it."""
+        model = cls(
+            parameters=parameters_from(header["covariance_type"], arrays),
+            frame=Frame(arrays["shift"], arrays["scale"]),
+            dtype=np.dtype(header["dtype"]),
+            radius_squared=header["radius_squared"],
+            converged=header["converged"],
+            trace=unpack_trace(arrays["trace"]),
+            n_passes=header["n_passes"],
+            n_rows=header["n_rows"],
+            weight=header["weight"],
+            feature_names=tuple(header["feature_names"]),
+            settings=header["settings"],
+            n_missing=header.get("n_missing", 0),
+            origin=Origin.unpack({"versions": header["versions"], **header.get("origin", {})}),
+        )
+        model._check()
+        return model
+
+    def _check(self) -> None:
+        """`ValueError` or `TypeError` for values that no fit has."""
+        d = self.parameters.n_features
+        right = {
+            "frame": self.frame.shift.shape == self.frame.scale.shape == (d,)
+            and np.isfinite(self.frame.shift).all() and np.isfinite(self.frame.scale).all()
+            and (self.frame.scale > 0).all(),
+            "dtype": self.dtype in (np.float32, np.float64),
+            "radius_squared": isinstance(self.radius_squared, float) and 0 <= self.radius_squared < np.inf,
+            "converged": isinstance(self.converged, bool),
+            "counts": all(type(n) is int and n >= 0 for n in (self.n_passes, self.n_rows, self.n_missing)),
+            "weight": isinstance(self.weight, float) and 0 < self.weight < np.inf,
+            "feature_names": len(self.feature_names) in (0, d)
+            and all(isinstance(name, str) for name in self.feature_names),
+            "settings": isinstance(self.settings, dict),
+        }  # fmt: skip
+        if wrong := [name for name, is_right in right.items() if not is_right]:
+            msg = f"{', '.join(wrong)} of another kind or size"
+            raise ValueError(msg)
 
 
 def parameter_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -179,7 +209,14 @@ def parameters_from(covariance: str, arrays: dict[str, NDArray[Any]]) -> Paramet
     """Parameters from the arrays of an archive; `ValueError` where their shapes do not fit."""
     found = Parameters(covariance_type(covariance), arrays["weights"], arrays["means"], arrays["covariances"])
     k, d = found.means.shape
-    if found.weights.shape != (k,) or found.covariances.shape != found.covariance.shape(k, d):
+    if found.weights.shape != (k,) or found.covariances.shape != found.covariance.shape(k, d) or 0 in (k, d):
         msg = f"shapes {found.weights.shape}, {found.means.shape}, {found.covariances.shape} do not fit"
+        raise ValueError(msg)
+    for array in (found.weights, found.means, found.covariances):
+        if array.dtype != np.float64 or not np.isfinite(array).all():
+            msg = "parameters that are not finite float64"
+            raise ValueError(msg)
+    if (found.weights < 0).any():
+        msg = "negative weights"
         raise ValueError(msg)
     return found

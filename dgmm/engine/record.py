@@ -21,7 +21,7 @@ from dgmm.engine.sampled import Run
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Contest, Settings, Start
 from dgmm.engine.trace import Trace, pack_trace, unpack_trace
-from dgmm.errors import CheckpointMismatch, EnvironmentWarning, SourceNotFound
+from dgmm.errors import CheckpointMismatch, CorruptFile, DgmmError, EnvironmentWarning, SourceNotFound
 from dgmm.mixture.acceleration import Acceleration
 from dgmm.mixture.em import EMState
 from dgmm.mixture.expectation import tile_rows
@@ -106,7 +106,27 @@ def save(checkpoint: Checkpoint, event: Event) -> None:
 
 
 def load(checkpoint: Checkpoint) -> Progress:
-    """What earlier drivers left."""
+    """What earlier drivers left.
+
+    Raises
+    ------
+    CorruptFile
+        A record is whole, but is none that dgmm writes.
+    CheckpointMismatch, NewerSchema, ReadFailed, StoreError
+        As `Checkpoint.load` does.
+    """
+    try:
+        return _load(checkpoint)
+    except DgmmError:
+        raise
+    except Exception as error:
+        # The checksum holds: the file was made to deceive, and decides what is raised.
+        address = checkpoint.folder.address
+        msg = f"{address} holds a record that dgmm does not write ({error!r}); remove {address} to start anew"
+        raise CorruptFile(msg) from error
+
+
+def _load(checkpoint: Checkpoint) -> Progress:
     record = checkpoint.load(_SCAN)
     if record is None:
         return Progress()
