@@ -31,6 +31,8 @@ Each message says what was found, what was expected, and what to do.
     │   ├── CheckpointInUse                  another driver is at work in it
     │   └── Superseded                       another driver took it over
     ├── ClusterError                         the Dask cluster cannot finish the pass
+    │   ├── SchedulerLost                    its scheduler is gone, or does not answer
+    │   └── DeadlyTask                       rows that end every worker that computes them
     └── Interrupted                          asked to stop; the state is on disk (exit 75)
 
     DgmmWarning (UserWarning)
@@ -173,6 +175,28 @@ class Superseded(CheckpointError):
 
 class ClusterError(DgmmError):
     """The Dask cluster cannot finish the pass."""
+
+
+class SchedulerLost(ClusterError):
+    """The Dask scheduler is gone, or does not answer."""
+
+
+class DeadlyTask(ClusterError):
+    """A task ends every worker that runs it.
+
+    Attributes
+    ----------
+    task : str
+        Its name.
+    deaths : int
+        Workers that died of it.
+    rows : tuple of int or None
+        Start and stop of the rows that it reads, if it reads some.
+    """
+
+    task: str = ""
+    deaths: int = 0
+    rows: tuple[int, int] | None = None
 
 
 class Interrupted(DgmmError):

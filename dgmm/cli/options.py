@@ -16,7 +16,7 @@ from dask.utils import format_bytes, parse_bytes
 from dgmm.clusters import existing
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Local, LocalWorkers
-from dgmm.clusters.start import client_of
+from dgmm.clusters.start import client_of, renewals
 from dgmm.data.address import Address, is_url, plain
 from dgmm.data.opening import open_convertible, open_source, open_weights
 from dgmm.data.reading import MissingChunks
@@ -184,7 +184,7 @@ class Where:
         elif work.local:
             yield
         else:
-            with client_when_needed(self._started()):
+            with client_when_needed(self._started, renewals(self.cluster)):
                 yield
 
     @contextlib.contextmanager
@@ -196,7 +196,9 @@ class Where:
 
 def describe_client(client: Any, cluster: Cluster) -> str:
     """Kind, workers, address and dashboard of the cluster that a client belongs to."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    from dgmm.engine.watch import Watch
+
+    workers = Watch(client).workers().values()
     memory = format_bytes(min((w["memory_limit"] for w in workers), default=0))
     dashboard = client.dashboard_link
     if getattr(cluster, "dashboard", "").startswith("127.0.0.1:"):

@@ -14,10 +14,15 @@ import dask
 
 from dgmm.clusters.config import load_cluster
 from dgmm.clusters.schema import Cluster
+from dgmm.engine.scheduling import client_when_needed
 from dgmm.errors import MissingExtra
 
-# A task that was merely queued on a dying worker is blamed as well.
-_ALLOWED_FAILURES = 20
+# A task that was merely queued on a dying worker is blamed as well, which loses the pass; more of them, and a guilty
+# one would take long to be found.
+_ALLOWED_FAILURES = 9
+# A scheduler that we did not start, or that takes the driver along when it dies, is not started again.
+_LASTING = ("scheduler", "mpi")
+_RENEWALS = 3
 _BATCH = ("slurm", "pbs", "lsf", "sge")
 _MODULES = dict.fromkeys(_BATCH, "batch") | {"scheduler": "existing"}
 _NEEDED = dict.fromkeys(_BATCH, ("dask_jobqueue",)) | {
@@ -38,7 +43,8 @@ def cluster(file: str | Path, /, **overrides: Any) -> AbstractContextManager[Any
     Returns
     -------
     context manager of distributed.Client
-        Fits and predictions inside the block run there.
+        Fits and predictions inside the block run there; if the scheduler is lost, on a new cluster, up to three
+        times.
 
     Raises
     ------
@@ -55,7 +61,18 @@ def cluster(file: str | Path, /, **overrides: Any) -> AbstractContextManager[Any
     >>> with dgmm.cluster("cluster-configs/local.yaml", workers={"count": 2}) as client:  # doctest: +SKIP
     ...     dgmm.GaussianMixture(16).fit("rows.zarr", checkpoint="run1")
     """
-    return client_of(load_cluster(file, overrides))
+    return _held(load_cluster(file, overrides))
+
+
+@contextlib.contextmanager
+def _held(described: Cluster) -> Iterator[Any]:
+    with client_when_needed(lambda: client_of(described), renewals(described)) as client:
+        yield client()
+
+
+def renewals(described: Cluster) -> int:
+    """How often a new cluster is started where the scheduler of the last one is lost."""
+    return 0 if described.kind in _LASTING else _RENEWALS
 
 
 @contextlib.contextmanager

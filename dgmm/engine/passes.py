@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
-from dgmm.engine.scheduling import LocalScheduler, Scheduler
+from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler, deadly
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
+from dgmm.errors import DeadlyTask
 
 Rows = NDArray[np.floating]
 BlockFunction = Callable[[Block, Rows | None], Any]
@@ -65,6 +66,10 @@ def _leaf(
     return total.total()
 
 
+def _leaf_name(work: Work, first: int) -> str:
+    return f"dgmm-{work.name}-leaf-{first}"
+
+
 def _merge(*values: Any) -> Any:
     total = BinaryCounter[Any]()
     for value in values:
@@ -83,7 +88,7 @@ class Passes:
         One feature, the same blocks.
     scheduler : Scheduler
     on_rows : callable
-        Hears the rows done so far in the running pass.
+        Hears the rows done so far in the running pass, from 0 again if it is lost.
     subset : Subset or None
         Rows that count; None is all of them.
     """
@@ -108,23 +113,29 @@ class Passes:
     def run(self, work: Work) -> Any:
         """The sum of the work's results over all blocks."""
         started = time.perf_counter()
-        done = 0
-
-        def count(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self.on_rows(done)
-
-        report = self.scheduler.reporter(count)
         leaves = self._leaves()
         if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
             first, last = leaves[0]
-            total = _leaf(work.prepare(), *self._inputs(first, last), self.subset, count)
+            total = _leaf(work.prepare(), *self._inputs(first, last), self.subset, RowCount(self.on_rows))
         else:
-            total = self.scheduler.compute(lambda token: self._graph(work, leaves, report, token), count)
+            try:
+                total = self.scheduler.compute(
+                    lambda token, report: self._graph(work, leaves, report, token), self.on_rows
+                )
+            except DeadlyTask as error:
+                raise self._naming_rows(error, work, leaves) from error
         seconds = time.perf_counter() - started
         self._block_seconds = seconds * min(self.scheduler.n_threads, len(leaves)) / self.source.n_blocks
         return total
+
+    def _naming_rows(self, error: DeadlyTask, work: Work, leaves: list[tuple[int, int]]) -> DeadlyTask:
+        for first, last in leaves:
+            if error.task == _leaf_name(work, first):
+                start, stop = int(self.source.bounds[first]), int(self.source.bounds[last])
+                found = deadly(error.task, error.deaths, f"rows {start}:{stop} of {self.source.name} end")
+                found.rows = start, stop
+                return found
+        return error
 
     def _inputs(self, first: int, last: int) -> tuple[Any, Any]:
         weights = None if self.weights is None else self.weights.block_input(first, last)
@@ -157,7 +168,7 @@ class Passes:
                 *self._inputs(first, last),
                 self.subset,
                 report,
-                dask_key_name=f"{name}-leaf-{first}-{token}",
+                dask_key_name=f"{_leaf_name(work, first)}-{token}",
             )
             for first, last in leaves
         ]

@@ -6,21 +6,27 @@ Results do not depend on it.
 from __future__ import annotations
 
 import contextlib
-import functools
+import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 
+from dgmm.errors import DeadlyTask, SchedulerLost
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
 
-Build = Callable[[str], Delayed]
+Report = Callable[[int], None]
+"""Carries a number of rows from a leaf to the driver."""
+Build = Callable[[str, Report], Delayed]
 """Makes the graph of a pass; the string makes its keys unlike those of any earlier attempt."""
 Task = Callable[[Any, Any], Any]
 """A function of what all its calls share and of an argument of its own."""
@@ -35,15 +41,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        """Compute what `build` describes; `on_rows` hears of rows as they are done."""
+        """Compute what `build` describes; `on_rows` hears of the rows so far, from 0 with each attempt."""
 
     @abstractmethod
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield number and value of each ``task(shared, argument)`` as they are done."""
-
-    @abstractmethod
-    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
-        """A callable for the leaves that carries a number of rows back to `on_rows`."""
 
     @abstractmethod
     def memory_per_thread(self) -> int | None:
@@ -52,6 +54,29 @@ class Scheduler(ABC):
     @abstractmethod
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """What a function returns, or raises, in one worker of each host but this process, by worker."""
+
+
+class RowCount:
+    """Adds up rows, and tells how many there are so far."""
+
+    def __init__(self, on_rows: Callable[[int], None]) -> None:
+        self._on_rows = on_rows
+        self._done = 0
+
+    def __call__(self, rows: int) -> None:
+        self._done += rows
+        self._on_rows(self._done)
+
+
+def deadly(task: str, deaths: int, culprit: str) -> DeadlyTask:
+    """An error that says who is guilty: `culprit` is the beginning of a sentence."""
+    error = DeadlyTask(
+        f"{culprit} every worker that computes them: {deaths} died, the last of them while nothing else ran. Not "
+        "enough memory, a damaged chunk or a fault in a library may be the cause: look at the logs of the workers. "
+        "The last state is in the checkpoint, if there is one; then run the same fit again."
+    )
+    error.task, error.deaths = task, deaths
+    return error
 
 
 class LocalScheduler(Scheduler):
@@ -66,16 +91,13 @@ class LocalScheduler(Scheduler):
         self.n_threads = 1 if serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        return dask.compute(build("local"), scheduler=self._name)[0]
+        return dask.compute(build("local", RowCount(on_rows)), scheduler=self._name)[0]
 
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         call = delayed(lambda argument: task(shared, argument), pure=False, traverse=False)
         for first in range(0, len(arguments), self.n_threads):
             batch = arguments[first : first + self.n_threads]
             yield from enumerate(dask.compute(*map(call, batch), scheduler=self._name), first)
-
-    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
-        return on_rows
 
     def memory_per_thread(self) -> int | None:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.
@@ -87,58 +109,122 @@ class LocalScheduler(Scheduler):
         return {}
 
 
+class _Clients:
+    """Clients of clusters that are started when they are needed: another one where a scheduler is lost."""
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Any]], renewals: int) -> None:
+        self._start = start
+        self._renewals = renewals
+        self._left = renewals
+        self._stack = contextlib.ExitStack()
+        self._client: Any = None
+
+    def current(self) -> Any:
+        """The client, started if there is none."""
+        if self._client is None:
+            self._client = self._stack.enter_context(self._start())
+        return self._client
+
+    def renew(self, lost: SchedulerLost) -> None:
+        """Leave a cluster without a scheduler, so that the next one is started."""
+        if self._client is None or not self._left:
+            raise lost
+        self._left -= 1
+        _log.warning(
+            "%s Starting a new cluster and going on there (%d of at most %d).",
+            str(lost).partition(". ")[0] + ".", self._renewals - self._left, self._renewals,
+        )  # fmt: skip
+        self._client = None
+        with contextlib.suppress(Exception):  # of what is gone already
+            self._stack.close()
+
+    def close(self) -> None:
+        """Leave the last one."""
+        self._stack.close()
+
+
 class _WhenNeeded(Scheduler):
     """A scheduler that is there once something has to be computed: a fit that is complete starts no cluster."""
 
-    def __init__(self, start: Callable[[], Scheduler]) -> None:
-        self._start = start
+    def __init__(self, clients: _Clients, vet: Callable[[Scheduler], None]) -> None:
+        self._clients = clients
+        self._vet = vet
+        self._vetted: tuple[Any, Scheduler] | None = None
 
-    @functools.cached_property
     def _started(self) -> Scheduler:
-        return self._start()
+        client = self._clients.current()
+        if self._vetted is None or self._vetted[0] is not client:
+            scheduler = _of_client(client)
+            self._vet(scheduler)
+            self._vetted = client, scheduler
+        return self._vetted[1]
+
+    def _there(self, call: Callable[[Scheduler], T]) -> T:
+        """What a call returns, on another cluster if the scheduler of this one is lost."""
+        while True:
+            try:
+                return call(self._started())
+            except SchedulerLost as lost:
+                self._clients.renew(lost)
 
     @property
     def n_threads(self) -> int:  # type: ignore[override]
-        return self._started.n_threads
+        return self._there(lambda scheduler: scheduler.n_threads)
 
     @property
     def task_seconds(self) -> float:  # type: ignore[override]
-        return self._started.task_seconds
+        return self._there(lambda scheduler: scheduler.task_seconds)
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        return self._started.compute(build, on_rows)
+        return self._there(lambda scheduler: scheduler.compute(build, on_rows))
 
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return self._started.map(task, shared, arguments) if arguments else iter(())
-
-    def reporter(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
-        return self._started.reporter(on_rows)
+        missing = dict(enumerate(arguments))
+        while missing:
+            numbers = list(missing)
+            values = self._there(lambda scheduler: scheduler.map(task, shared, list(missing.values())))
+            try:
+                for at, value in values:
+                    del missing[numbers[at]]
+                    yield numbers[at], value
+            except SchedulerLost as lost:
+                self._clients.renew(lost)
 
     def memory_per_thread(self) -> int | None:
-        return self._started.memory_per_thread()
+        return self._there(lambda scheduler: scheduler.memory_per_thread())
 
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        return self._started.on_hosts(function, *arguments)
+        return self._there(lambda scheduler: scheduler.on_hosts(function, *arguments))
 
 
-_start_client: ContextVar[Callable[[], Any] | None] = ContextVar("_start_client", default=None)
+_clients: ContextVar[_Clients | None] = ContextVar("_clients", default=None)
 
 
 @contextlib.contextmanager
-def client_when_needed(client: AbstractContextManager[Any]) -> Iterator[None]:
-    """Meanwhile the first pass enters `client`, and all passes run there; it is left at the end.
+def client_when_needed(
+    start: Callable[[], AbstractContextManager[Any]], renewals: int = 0
+) -> Iterator[Callable[[], Any]]:
+    """Meanwhile the first pass starts a cluster, and all passes run there; it is left at the end.
 
     Parameters
     ----------
-    client : context manager
-        Yields a `distributed.Client`.
+    start : callable
+        Gives a context manager of a `distributed.Client`.
+    renewals : int
+        How often another one is started, where the scheduler of the last one is lost.
+
+    Yields
+    ------
+    callable
+        Gives the client, starting its cluster if need be.
     """
-    with contextlib.ExitStack() as stack:
-        token = _start_client.set(functools.cache(lambda: stack.enter_context(client)))
-        try:
-            yield
-        finally:
-            _start_client.reset(token)
+    clients, before = _Clients(start, renewals), _clients.get()
+    _clients.set(clients)
+    try:
+        yield clients.current
+    finally:
+        _clients.set(before)  # a notebook may leave it in another context: a token would not do
+        clients.close()
 
 
 @contextlib.contextmanager
@@ -152,15 +238,9 @@ def scheduler_for(*, local: bool, vet: Callable[[Scheduler], None] = lambda _: N
     vet : callable
         Sees the scheduler before anything is computed there, and may refuse it.
     """
-    start = None if local else _start_client.get()
-    if start is not None:
-
-        def started() -> Scheduler:
-            scheduler = _of_client(start())
-            vet(scheduler)
-            return scheduler
-
-        yield _WhenNeeded(started)
+    clients = None if local else _clients.get()
+    if clients is not None:
+        yield _WhenNeeded(clients, vet)
         return
     with _active(local=local) as scheduler:
         vet(scheduler)

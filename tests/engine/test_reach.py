@@ -122,7 +122,7 @@ def test_a_client_that_is_not_needed_is_not_started(tmp_path):
         pytest.fail("a client was started")
         yield
 
-    with client_when_needed(no_client()):
+    with client_when_needed(no_client):
         again = GaussianMixture(2, random_state=0).fit(str(tmp_path / "x.zarr"), checkpoint=tmp_path / "ck")
     assert again.lower_bound_ == fit.lower_bound_
     started = []
@@ -134,7 +134,7 @@ def test_a_client_that_is_not_needed_is_not_started(tmp_path):
                 started.append(found)
                 yield found
 
-        with client_when_needed(client()):
+        with client_when_needed(client):
             for _ in range(2):
                 with scheduler_for(local=False) as scheduler:
                     assert scheduler.n_threads == 1
