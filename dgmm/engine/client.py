@@ -60,7 +60,7 @@ class DistributedScheduler(Scheduler):
     task_seconds = 0.5
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
         self._watch = Watch(client)
         self._topic = f"dgmm-{id(self):x}-{time.time_ns():x}"
         self._watch.wait_for_workers()
@@ -114,12 +114,12 @@ class DistributedScheduler(Scheduler):
             if attempt == token:  # tasks of earlier ones may still run
                 count(rows)
 
-        self._client.subscribe_topic(self._topic, hear)
+        self.client.subscribe_topic(self._topic, hear)
         try:
             yield
         finally:
             with contextlib.suppress(Exception):
-                self._client.unsubscribe_topic(self._topic)
+                self.client.unsubscribe_topic(self._topic)
 
     def _values(self, roots: Sequence[Delayed]) -> Iterator[tuple[int, Any]]:
         """Number and value of each as they are done; whatever goes wrong cancels the others."""
@@ -133,7 +133,7 @@ class DistributedScheduler(Scheduler):
                 for future in [future for future in waiting if future.done()]:
                     if future.status in ("cancelled", "lost"):
                         raise _LostPass(future.status)
-                    value = self._watch.wait(partial(self._client.gather, future, asynchronous=True))
+                    value = self._watch.wait(partial(self.client.gather, future, asynchronous=True))
                     future.release()  # else it is computed again if its holder dies
                     yield waiting.pop(future), value
                 if waiting:
@@ -150,17 +150,17 @@ class DistributedScheduler(Scheduler):
         with warnings.catch_warnings():
             # Large K x D: the parameters are part of the graph so that the scheduler can recompute them.
             warnings.filterwarnings("ignore", message="Sending large graph")
-            return self._client.compute(root)
+            return self.client.compute(root)
 
     def _cancel(self, futures: Mapping[Any, int]) -> None:
         with contextlib.suppress(Exception):
-            self._client.cancel(list(futures))
+            self.client.cancel(list(futures))
 
     def _lost(self, error: Exception, failed: int, token: str, graph: Callable[[str], Any]) -> None:
         """Return if the loss is worth another attempt."""
         if failed == _ATTEMPTS:
             msg = (
-                f"{self._client} cannot finish the pass: lost {failed} times in a row, at last by "
+                f"{self.client} cannot finish the pass: lost {failed} times in a row, at last by "
                 f"{type(error).__name__}: {error}. The last state is in the checkpoint, if there is one; look at "
                 "the logs of the workers and of the scheduler, then run the same fit again."
             )
@@ -207,7 +207,7 @@ class DistributedScheduler(Scheduler):
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         one_each = {worker["host"]: address for address, worker in self._watch.workers().items()}
         found: dict[str, Any] = self._watch.wait(
-            lambda: self._client.run(
+            lambda: self.client.run(
                 function, *arguments, workers=list(one_each.values()), on_error="return", asynchronous=True
             )
         )

@@ -71,9 +71,9 @@ class RowCount:
 def deadly(task: str, deaths: int, culprit: str) -> DeadlyTask:
     """An error that says who is guilty: `culprit` is the beginning of a sentence."""
     error = DeadlyTask(
-        f"{culprit} every worker that computes them: {deaths} died, the last of them while nothing else ran. Not "
-        "enough memory, a damaged chunk or a fault in a library may be the cause: look at the logs of the workers. "
-        "The last state is in the checkpoint, if there is one; then run the same fit again."
+        f"{culprit} every worker that computes it: {deaths} died, the last of them while nothing else ran. Not "
+        "enough memory, a damaged chunk or a fault in a library may be why: look at the logs of the workers. The "
+        "last state is in the checkpoint, if there is one; mend the cause, and run the same fit again."
     )
     error.task, error.deaths = task, deaths
     return error
