@@ -165,6 +165,7 @@ class DistributedScheduler(Scheduler):
                 "the logs of the workers and of the scheduler, then run the same fit again."
             )
             raise ClusterError(msg) from error
+        self._watch.look()
         _log.warning("a pass was lost (%s): computing it again", " ".join(str(error).split()))
         if isinstance(error, KilledWorker):
             self._try_alone(error, token, graph)

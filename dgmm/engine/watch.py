@@ -17,7 +17,7 @@ from dgmm.errors import ClusterError, SchedulerLost
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
 # A connection that a fault of the network broke is there again sooner.
-_RECONNECT_SECONDS = 3.0
+_RECONNECT_SECONDS = 2.0
 _SAY_AGAIN_SECONDS = 60.0
 # What a nanny gets to end its worker, which takes 5 s if that is stopped.
 _RESTART_SECONDS = 10.0

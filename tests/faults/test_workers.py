@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
 
+import dask
 import psutil
 import pytest
 import ways
@@ -115,3 +118,42 @@ def test_workers_that_die_change_no_bit(path, tmp_path, kills):
         assert fitted(path, kills + 1, killer) == bits
     assert len(killer.killed) == kills
     told("worker killed", kills, len(killer.recoveries), max(killer.recoveries), bits_equal=True)
+
+
+class Stop(Silence):
+    """Stops the worker that holds the parameters, or another, in the middle of the third iteration."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pids: dict[str, int] = {}
+        self.at: float | None = None
+        self.recovered: float | None = None
+
+    def on_event(self, event: object) -> None:
+        if isinstance(event, Iterated) and event.n_iter == 2:
+            self._pids = pids(self._client)
+        if isinstance(event, Iterated) and event.n_iter == 3:
+            self.recovered = time.monotonic() - self.at
+
+    def on_rows(self, done: int, total: int) -> None:
+        if self._pids and self.at is None and done > total / 4:
+            os.kill(min(self._pids.values()), signal.SIGSTOP)
+            self.at = time.monotonic()
+
+
+@pytest.mark.parametrize("limit", [2, pytest.param(None, marks=pytest.mark.slow)], ids=["2 s", "default"])
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_a_worker_that_is_stopped_is_replaced(path, tmp_path, caplog, limit, nanny):
+    setting = {} if limit is None else {"dgmm.heartbeat-timeout": f"{limit} s"}
+    with (
+        dask.config.set(setting),
+        scheduler(tmp_path) as found,
+        found.workers(1, nanny),
+        found.workers(1, nanny),
+        Client(found.address) as client,
+    ):
+        client.wait_for_workers(2, timeout=120)
+        stop = Stop(client)
+        assert fitted(path, 4, stop) == expected(path, 4)
+    assert "restarting worker tcp://127.0.0.1" in caplog.text
+    told(f"worker stopped, heartbeat-timeout {limit or 'default'}", 1, 1, stop.recovered, bits_equal=True)
