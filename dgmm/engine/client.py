@@ -184,11 +184,14 @@ class DistributedScheduler(Scheduler):
         deaths = killed.allowed_failures + 1
         while True:
             fresh = self._token()
-            suspect, layers = str(killed.task).replace(token, fresh), graph(fresh)
-            if suspect not in layers.layers:  # a task of somebody's own graph
+            # Tasks of somebody's own Dask graph have keys of their own.
+            ours = isinstance(killed.task, str)
+            suspect = killed.task.replace(token, fresh) if ours else killed.task
+            tasks = dict(graph(fresh))
+            if suspect not in tasks:  # optimized into another one
                 return
             try:
-                for _ in self._values([Delayed(suspect, layers)]):
+                for _ in self._values([Delayed(suspect, tasks)]):
                     return
             except KilledWorker as again:
                 if again.task != suspect:
@@ -197,7 +200,7 @@ class DistributedScheduler(Scheduler):
             except _LOSSES:
                 return
             if deaths >= _DEATHS:
-                name = suspect.removesuffix(f"-{fresh}")
+                name = suspect.removesuffix(f"-{fresh}") if ours else str(suspect)
                 raise deadly(name, deaths, f"the task {name} ends") from killed
 
     def memory_per_thread(self) -> int | None:

@@ -65,7 +65,8 @@ def scheduler(folder: Path, **variables: str) -> Iterator[Scheduler]:
 def _started(name: str, *arguments: str, **variables: str) -> Iterator[psutil.Popen]:
     process = psutil.Popen(
         [sys.executable, "-m", f"distributed.cli.{name}", *arguments],
-        env=environment(**{"PYTHONPATH": _PATH, **variables}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment(**{"PYTHONPATH": _PATH, **variables}),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         yield process
