@@ -17,8 +17,8 @@ from dgmm.clusters.schema import Cluster
 from dgmm.engine.scheduling import client_when_needed
 from dgmm.errors import MissingExtra
 
-# A task that was merely queued on a dying worker is blamed as well, which loses the pass; with more of them a guilty
-# one would take long to be found.
+# A task that was merely queued on a dying worker is blamed as well, which loses the pass; but with a high number
+# it takes long to find a guilty one.
 _ALLOWED_FAILURES = 9
 # A scheduler that we did not start, or that takes the driver along when it dies, is not started again.
 _LASTING = ("scheduler", "mpi")

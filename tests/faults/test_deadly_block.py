@@ -53,11 +53,11 @@ class Traps(Silence):
 
 
 @contextmanager
-def cluster(folder: Path, traps: Path) -> Iterator[Client]:
+def cluster(folder: Path, traps: Path, threads: int = 1) -> Iterator[Client]:
     """Of a user who set nothing."""
     with (
         scheduler(folder) as found,
-        found.workers(2, "--preload", ways.__file__, **{ways.FOLDER: str(traps)}),
+        found.workers(2, "--nthreads", str(threads), "--preload", ways.__file__, **{ways.FOLDER: str(traps)}),
         Client(found.address) as client,
     ):
         client.wait_for_workers(2, timeout=120)
@@ -75,11 +75,12 @@ def test_a_block_whose_workers_die_by_chance_is_computed_in_the_end(path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_block_that_kills_every_worker_is_named(path, tmp_path):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_block_that_kills_every_worker_is_named(path, tmp_path, threads):
     traps = Traps(tmp_path / "traps", 10 * ENOUGH)
     rows = (BLOCK * CHUNK, (BLOCK + 1) * CHUNK)
     with (
-        cluster(tmp_path, traps.folder),
+        cluster(tmp_path, traps.folder, threads),
         pytest.raises(DeadlyTask, match=rf"rows {rows[0]}:{rows[1]} of {path} end every worker") as caught,
     ):
         fitted(path, 4, traps, checkpoint=tmp_path / "ck")

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import dask
 import pytest
+from dask.delayed import delayed
 from distributed import Client
 from overlapping import expected, fitted, small_blocks, store
 from processes import Scheduler, scheduler, told
 
+from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.events import Iterated
 from dgmm.engine.run import Silence
 from dgmm.engine.scheduling import client_when_needed
@@ -98,3 +100,20 @@ def test_a_cluster_that_was_started_is_started_anew(path, tmp_path, caplog, faul
             fitted(path, ITERATIONS, Strike(lambda: started[-1].process.send_signal(FAULTS[fault]), 0.25))
     assert len(started) == 2
     told(f"scheduler {fault}, new cluster", 1, 1, recovered, bits_equal=True)
+
+
+def test_whatever_is_asked_of_a_frozen_scheduler_ends(tmp_path):
+    with cluster(tmp_path) as (found, client), dask.config.set({"dgmm.scheduler-timeout": "1 s"}):
+        there = DistributedScheduler(client)
+        assert there.n_threads == 1
+        found.process.send_signal(signal.SIGSTOP)
+        for ask in (
+            lambda: there.n_threads,
+            there.memory_per_thread,
+            lambda: there.on_hosts(int),
+            lambda: list(there.map(min, 1, [2, 3])),
+            lambda: there.compute(lambda token, report: delayed(int)(3), lambda rows: None),
+            lambda: DistributedScheduler(client),
+        ):
+            with pytest.raises(SchedulerLost, match="has not answered for 1.00 s"):
+                ask()

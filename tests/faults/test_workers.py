@@ -18,6 +18,7 @@ from distributed import Client
 from overlapping import expected, fitted, small_blocks, store
 from processes import pids, scheduler, told, wait_for
 
+from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.events import Iterated
 from dgmm.engine.run import Silence
 
@@ -157,3 +158,19 @@ def test_a_worker_that_is_stopped_is_replaced(path, tmp_path, caplog, limit, nan
         assert fitted(path, 4, stop) == expected(path, 4)
     assert "restarting worker tcp://127.0.0.1" in caplog.text
     told(f"worker stopped, heartbeat-timeout {limit or 'default'}", 1, 1, stop.recovered, bits_equal=True)
+
+
+def test_what_is_asked_of_a_stopped_worker_ends(tmp_path):
+    with (
+        dask.config.set({"dgmm.heartbeat-timeout": "1 s"}),
+        scheduler(tmp_path) as found,
+        found.workers(1, "--no-nanny"),
+        Client(found.address) as client,
+    ):
+        client.wait_for_workers(1, timeout=120)
+        there = DistributedScheduler(client)
+        ((address, pid),) = pids(client).items()
+        assert there.on_hosts(os.getpid) == {address: pid}
+        os.kill(pid, signal.SIGSTOP)
+        with found.workers(1, "--no-nanny"):
+            assert isinstance(there.on_hosts(os.getpid)[address], OSError)
