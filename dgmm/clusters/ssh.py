@@ -17,7 +17,7 @@ from dask.utils import format_bytes
 from dgmm.clusters.follow import TLS_FOLDER
 from dgmm.clusters.schema import Certificates, Ssh
 from dgmm.clusters.tls import config_of, security_of, temporary_files
-from dgmm.errors import ClusterError
+from dgmm.errors import ClusterError, SchedulerLost
 
 _CONNECT_SECONDS = 30
 _SETTINGS = {
@@ -83,7 +83,18 @@ def start(cluster: Ssh) -> Iterator[Any]:
         for process in (machines.scheduler, *machines.workers.values()):
             for stream in (process.proc.stdout, process.proc.stderr):
                 machines.loop.add_callback(_drain, stream)
-        yield stack.enter_context(Client(machines))
+        client = stack.enter_context(Client(machines))
+        try:
+            yield client
+        except SchedulerLost:
+            _abandon(machines)
+            raise
+
+
+def _abandon(machines: Any) -> None:
+    """Kill the scheduler, so that nobody asks it to end the others."""
+    machines.shutdown_scheduler = False
+    machines.sync(machines.scheduler.close)
 
 
 async def _drain(stream: Any) -> None:

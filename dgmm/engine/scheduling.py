@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import dask
 from dask.delayed import Delayed, delayed
@@ -136,11 +136,13 @@ class _Clients:
         )  # fmt: skip
         self._client = None
         with contextlib.suppress(Exception):  # of what is gone already
-            self._stack.close()
+            self._stack.__exit__(type(lost), lost, lost.__traceback__)
 
-    def close(self) -> None:
-        """Leave the last one."""
-        self._stack.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 class _WhenNeeded(Scheduler):
@@ -209,7 +211,7 @@ def client_when_needed(
     Parameters
     ----------
     start : callable
-        Gives a context manager of a `distributed.Client`.
+        Gives a context manager of a `distributed.Client`, which is told if a `SchedulerLost` ends it.
     renewals : int
         How often another one is started, where the scheduler of the last one is lost.
 
@@ -218,13 +220,13 @@ def client_when_needed(
     callable
         Gives the client, starting its cluster if need be.
     """
-    clients, before = _Clients(start, renewals), _clients.get()
-    _clients.set(clients)
-    try:
-        yield clients.current
-    finally:
-        _clients.set(before)  # a notebook may leave it in another context: a token would not do
-        clients.close()
+    before = _clients.get()
+    with _Clients(start, renewals) as clients:
+        _clients.set(clients)
+        try:
+            yield clients.current
+        finally:
+            _clients.set(before)  # a notebook may leave it in another context: a token would not do
 
 
 @contextlib.contextmanager

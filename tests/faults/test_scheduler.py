@@ -115,5 +115,5 @@ def test_whatever_is_asked_of_a_frozen_scheduler_ends(tmp_path):
             lambda: there.compute(lambda token, report: delayed(int)(3), lambda rows: None),
             lambda: DistributedScheduler(client),
         ):
-            with pytest.raises(SchedulerLost, match="has not answered for 1.00 s"):
+            with pytest.raises(SchedulerLost, match=r"has not answered for 1\.00 s"):
                 ask()

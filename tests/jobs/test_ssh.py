@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 import pytest
 import yaml
 from commands import ROOT, dgmm
-from fittings import need
+from fittings import assert_done_once, need
 from servers.slurm import poll
 from servers.sshd import Sshd, missing, sshd
 
@@ -73,6 +74,31 @@ def test_a_driver_that_is_killed_leaves_nothing(start_script, server, cluster_fi
     run.kill()
     poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
     assert list(tmp_path.glob(".dgmm-tls-*")) == []
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_scheduler_that_is_lost_is_replaced(start_script, server, cluster_file, tmp_path, unbroken, fault):
+    run = start_script("ssh/fit.sh", DASK_DGMM__SCHEDULER_TIMEOUT="5 s")
+    run.wait_for("iteration 3:")
+    schedulers = [
+        process for process in server.processes() if "distributed.Scheduler" in " ".join(process.cmdline())
+    ]
+    for process in schedulers:  # with the shell that started it
+        process.send_signal(fault)
+    struck = time.monotonic()
+    run.wait_for("Starting a new cluster and going on there (1 of at most 3)")
+    run.wait_for("iteration 5:")
+    recovered = time.monotonic() - struck
+    code, text = run.finish()
+    assert code == 0, text
+    assert_done_once(text, 0)
+    assert (tmp_path / "ck.dgmm").read_bytes() == unbroken
+    print(f"| scheduler {fault.name}, new cluster by ssh | 1 | 1 | {recovered:.1f} s | yes |")
+    for process in schedulers:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGCONT)  # a frozen one leaves when it wakes up
+    poll(lambda: not server.processes(), 30, lambda: str(server.processes()))
+    assert list(tmp_path.glob(".dgmm-tls-*")) == [], "temporary certificates are gone"
 
 
 def test_hosts_that_refuse(cluster_file, server, tmp_path):
