@@ -17,6 +17,7 @@ FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 75
 # What matters to somebody who watches a command: workers that die, or are about to, for lack of memory.
 _LOG_LEVELS = {
     "distributed": "error",
+    "distributed.client": "critical",  # a scheduler that is lost is an error of ours
     "distributed.worker": "critical",  # what a task raises comes to the driver
     "distributed.nanny": "warning",
     "distributed.nanny.memory": "warning",

@@ -15,6 +15,7 @@ from typing import Any
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 from distributed import KilledWorker, wait
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from dgmm.engine.blas import limit_worker_blas
@@ -222,7 +223,7 @@ class _LostPass(Exception):
     """The scheduler dropped the pass."""
 
 
-_LOSSES = (KilledWorker, CommClosedError, TimeoutError, _LostPass)
+_LOSSES = (KilledWorker, CommClosedError, ClosedClientError, TimeoutError, _LostPass)
 
 
 def _calls(task: Task, shared: Any, arguments: Mapping[int, Any], token: str) -> list[Delayed]:

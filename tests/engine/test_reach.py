@@ -152,7 +152,7 @@ def test_no_worker_left_in_the_middle_gives_up_with_the_state_on_disk(empty_clus
         def on_event(self, event: object) -> None:
             if isinstance(event, Iterated) and event.n_iter == 3:
                 empty_cluster.cluster.scale(0)
-                poll(lambda: not empty_cluster.nthreads(), 30, lambda: "the worker stays")
+                poll(lambda: not empty_cluster.nthreads(), 120, lambda: "the worker stays")
 
     def fitted(observer: Silence, **where: object) -> bytes:
         mixture = GaussianMixture(2, random_state=0, max_iter=6, tol=0)
@@ -162,6 +162,7 @@ def test_no_worker_left_in_the_middle_gives_up_with_the_state_on_disk(empty_clus
         return mixture.covariances_.tobytes()
 
     empty_cluster.cluster.scale(1)
+    empty_cluster.wait_for_workers(1, timeout=120)
     with (
         dask.config.set({"dgmm.worker-timeout": "1 s"}),
         pytest.raises(ClusterError, match="The last state is in the checkpoint"),

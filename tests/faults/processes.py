@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from commands import ROOT, TIMEOUT, environment
 from distributed import Client
 from servers.slurm import poll
 
-# What a user gets who sets nothing: distributed's own number of deaths that a task is forgiven is 3.
 _PATH = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
 _COMMON = ("--host", "127.0.0.1", "--no-dashboard")
 
@@ -44,10 +42,6 @@ class Scheduler:
             **variables,
         ):
             yield
-
-    def stop(self) -> None:
-        """Freeze it: its connections stay, and nobody answers."""
-        self.process.send_signal(signal.SIGSTOP)
 
 
 @contextmanager

@@ -122,10 +122,11 @@ def test_workers_that_die_change_no_bit(path, tmp_path, kills):
 
 
 class Stop(Silence):
-    """Stops the worker that holds the parameters, or another, in the middle of the third iteration."""
+    """Stops a worker in the middle of the third iteration, which from then on is to be noticed."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, limit: str) -> None:
         self._client = client
+        self._limit = limit
         self._pids: dict[str, int] = {}
         self.at: float | None = None
         self.recovered: float | None = None
@@ -138,31 +139,38 @@ class Stop(Silence):
 
     def on_rows(self, done: int, total: int) -> None:
         if self._pids and self.at is None and done > total / 4:
+            dask.config.set({"dgmm.heartbeat-timeout": self._limit})
             os.kill(min(self._pids.values()), signal.SIGSTOP)
             self.at = time.monotonic()
 
 
-@pytest.mark.parametrize("limit", [2, pytest.param(None, marks=pytest.mark.slow)], ids=["2 s", "default"])
-@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+@pytest.mark.parametrize(
+    ("limit", "nanny"),
+    [
+        ("2 s", "--no-nanny"),
+        pytest.param("2 s", "--nanny", marks=pytest.mark.slow),
+        pytest.param("30 s", "--nanny", marks=pytest.mark.slow),  # the default
+    ],
+)
 def test_a_worker_that_is_stopped_is_replaced(path, tmp_path, caplog, limit, nanny):
-    setting = {} if limit is None else {"dgmm.heartbeat-timeout": f"{limit} s"}
     with (
-        dask.config.set(setting),
+        dask.config.set({"dgmm.heartbeat-timeout": "120 s"}),
         scheduler(tmp_path) as found,
         found.workers(1, nanny),
         found.workers(1, nanny),
         Client(found.address) as client,
     ):
         client.wait_for_workers(2, timeout=120)
-        stop = Stop(client)
+        stop = Stop(client, limit)
         assert fitted(path, 4, stop) == expected(path, 4)
     assert "restarting worker tcp://127.0.0.1" in caplog.text
-    told(f"worker stopped, heartbeat-timeout {limit or 'default'}", 1, 1, stop.recovered, bits_equal=True)
+    told(f"worker stopped, heartbeat-timeout {limit}, {nanny}", 1, 1, stop.recovered, bits_equal=True)
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_a_stopped_worker_ends(tmp_path):
     with (
-        dask.config.set({"dgmm.heartbeat-timeout": "1 s"}),
+        dask.config.set({"dgmm.heartbeat-timeout": "120 s"}),
         scheduler(tmp_path) as found,
         found.workers(1, "--no-nanny"),
         Client(found.address) as client,
@@ -172,5 +180,6 @@ def test_what_is_asked_of_a_stopped_worker_ends(tmp_path):
         ((address, pid),) = pids(client).items()
         assert there.on_hosts(os.getpid) == {address: pid}
         os.kill(pid, signal.SIGSTOP)
+        dask.config.set({"dgmm.heartbeat-timeout": "1 s"})
         with found.workers(1, "--no-nanny"):
             assert isinstance(there.on_hosts(os.getpid)[address], OSError)

@@ -78,7 +78,7 @@ def test_a_driver_that_is_killed_leaves_nothing(start_script, server, cluster_fi
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_a_scheduler_that_is_lost_is_replaced(start_script, server, cluster_file, tmp_path, unbroken, fault):
-    run = start_script("ssh/fit.sh", DASK_DGMM__SCHEDULER_TIMEOUT="5 s")
+    run = start_script("ssh/fit.sh", DASK_DGMM__SCHEDULER_TIMEOUT="10 s")
     run.wait_for("iteration 3:")
     schedulers = [
         process for process in server.processes() if "distributed.Scheduler" in " ".join(process.cmdline())
