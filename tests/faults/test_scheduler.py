@@ -42,7 +42,7 @@ def path(tmp_path) -> Iterator[str]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[tuple[Scheduler, Client]]:
-    with scheduler(folder) as found, found.workers(1), Client(found.address) as client:
+    with scheduler(folder) as found, found.workers(1, "--no-nanny"), Client(found.address) as client:
         client.wait_for_workers(1, timeout=120)
         yield found, client
 
@@ -130,7 +130,7 @@ def test_whatever_is_asked_of_a_frozen_scheduler_ends(tmp_path):
 @SLOW
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_command_says_what_became_of_the_scheduler(path, tmp_path, fault):
-    with scheduler(tmp_path) as found, found.workers(1):
+    with scheduler(tmp_path) as found, found.workers(1, "--no-nanny"):
         command = ("fit", path, "-k", 3, "--seed", 1, "--tol", 0, "--max-iter", 10_000)
         command += ("--sample-size", 1000, "--model", "m", "--checkpoint", "ck", "--scheduler", found.address)
         with running(*command, cwd=tmp_path, DASK_DGMM__SCHEDULER_TIMEOUT="10 s") as fit:
