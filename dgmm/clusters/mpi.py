@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import signal
@@ -16,7 +17,7 @@ from dask.utils import format_bytes
 from dgmm.clusters.schema import Mpi
 from dgmm.clusters.settings import quiet_workers
 from dgmm.clusters.tls import config_of
-from dgmm.errors import ClusterError
+from dgmm.errors import ClusterError, SchedulerLost
 
 _SCHEDULER, _DRIVER = 0, 1
 _LEAST_RANKS = 3
@@ -102,13 +103,19 @@ def _joined(cluster: Mpi) -> Iterator[Any]:
     if not drives:
         raise SystemExit(0)
     with Client() as client:
+        end = client.shutdown
         try:
             _wait_for_all(client, size - _LEAST_RANKS + 1)
             yield client
+        except SchedulerLost:
+            # Nobody ends the other ranks, and MPI would wait for them: to be done when all is said.
+            atexit.register(world.Abort, 1)
+            end = client.close
+            raise
         finally:
             # What ended the run is to be said, not that its scheduler is gone already.
             with contextlib.suppress(Exception):
-                client.shutdown()
+                end()
 
 
 def _wait_for_all(client: Any, workers: int) -> None:

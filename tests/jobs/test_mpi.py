@@ -20,7 +20,7 @@ RUN = "import sys; sys.argv[0] = 'dgmm'; from dgmm.cli import main; main()"
 def script(start_script, tmp_path):
     cluster = yaml.safe_load((ROOT / "cluster-configs" / "mpi.yaml").read_text()) | {"interface": "lo"}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    return lambda: start_script("mpi/fit.sh", RANKS=4)
+    return lambda **settings: start_script("mpi/fit.sh", RANKS=4, **settings)
 
 
 def test_stopped_by_each_signal_and_finished(script, tmp_path, unbroken):
@@ -54,6 +54,21 @@ def test_a_worker_that_is_killed_is_started_again(script, tmp_path, unbroken):
     code, text = run.finish()
     assert code == 0, text
     assert (tmp_path / "ck.dgmm").read_bytes() == unbroken
+
+
+def test_a_scheduler_that_is_frozen_ends_all(script, tmp_path):
+    run = script(DASK_DGMM__SCHEDULER_TIMEOUT="10 s")
+    run.wait_for("iteration 2:")
+    ranks = psutil.Process(run.process.pid).children(recursive=True)
+    (first,) = [
+        p for p in ranks if p.environ().get("PMI_RANK") == "0" and "multiprocessing" not in str(p.cmdline())
+    ]
+    first.send_signal(signal.SIGSTOP)
+    code, text = run.finish()
+    assert code == 1, text
+    assert "has not answered for 10.00 s" in text
+    assert not psutil.wait_procs(ranks, timeout=30)[1], "no rank is left behind"
+    assert list((tmp_path / "ck").glob("iteration-*2*"))
 
 
 def test_smoke_test_and_too_few_ranks(tmp_path, job_environment):
