@@ -144,6 +144,7 @@ def test_the_command_says_what_became_of_the_scheduler(path, tmp_path, fault):
     assert list((tmp_path / "ck").glob("iteration-*3*"))
 
 
+@SLOW
 def test_a_cluster_that_is_closed_is_an_error_that_says_so(path):
     with (
         LocalCluster(1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as local,

@@ -144,14 +144,8 @@ class Stop(Silence):
             self.at = time.monotonic()
 
 
-@pytest.mark.parametrize(
-    ("limit", "nanny"),
-    [
-        ("2 s", "--no-nanny"),
-        pytest.param("2 s", "--nanny", marks=pytest.mark.slow),
-        pytest.param("30 s", "--nanny", marks=pytest.mark.slow),  # the default
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "nanny"), [("2 s", "--no-nanny"), ("2 s", "--nanny"), ("30 s", "--nanny")])
 def test_a_worker_that_is_stopped_is_replaced(path, tmp_path, caplog, limit, nanny):
     with (
         dask.config.set({"dgmm.heartbeat-timeout": "120 s"}),
