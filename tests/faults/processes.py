@@ -83,8 +83,3 @@ def pids(client: Client) -> dict[str, int]:
 def wait_for(true: Callable[[], object], what: str) -> None:
     """Until it is true, or far too long."""
     poll(true, TIMEOUT, lambda: what)
-
-
-def told(fault: str, injected: int, survived: int, longest: float, *, bits_equal: bool) -> None:
-    """Print a row of the table in docs/faults.md."""
-    print(f"| {fault} | {injected} | {survived} | {longest:.1f} s | {'yes' if bits_equal else 'NO'} |")

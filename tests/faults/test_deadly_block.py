@@ -12,8 +12,9 @@ import pytest
 import ways
 import zarr
 from distributed import Client
+from facts import tell
 from overlapping import CHUNK, ROWS, expected, fitted, small_blocks
-from processes import scheduler, told
+from processes import scheduler
 
 from dgmm.engine.events import Iterated
 from dgmm.engine.run import Silence
@@ -74,7 +75,7 @@ def test_a_block_whose_workers_die_by_chance_is_computed_in_the_end(path, tmp_pa
         assert fitted(path, 4, traps) == expected(path, 4)
     assert list(traps.folder.iterdir()) == []
     assert "a pass was lost" in caplog.text
-    told("workers of one block killed in a row", deaths, deaths, 0.0, bits_equal=True)
+    tell("workers of one block killed in a row", deaths, deaths, None, "parameters, history")
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 from commands import running
 from dask.delayed import delayed
 from distributed import Client, LocalCluster
+from facts import tell
 from overlapping import expected, fitted, small_blocks, store
-from processes import Scheduler, scheduler, told
+from processes import Scheduler, scheduler
 
 from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.events import Iterated
@@ -81,7 +82,7 @@ def test_a_lost_scheduler_is_an_error_with_the_state_on_disk(path, tmp_path, fau
     assert list((tmp_path / "ck").glob("iteration-*2*"))
     with dask.config.set(scheduler="synchronous"):
         assert fitted(path, ITERATIONS, checkpoint=tmp_path / "ck") == expected(path, ITERATIONS)
-    told(f"scheduler {fault}: error, resumed", 1, 1, noticed, bits_equal=True)
+    tell(f"scheduler {fault}: error, resumed", 1, 1, noticed, "parameters, history")
 
 
 @pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=SLOW)])
@@ -106,7 +107,7 @@ def test_a_cluster_that_was_started_is_started_anew(path, tmp_path, caplog, faul
         with pytest.raises(SchedulerLost):
             fitted(path, 3, strike(0.0))
     assert len(started) == 2
-    told(f"scheduler {fault}: new cluster", 1, 1, recovered, bits_equal=True)
+    tell(f"scheduler {fault}: new cluster", 1, 1, recovered, "parameters, history")
 
 
 def test_whatever_is_asked_of_a_frozen_scheduler_ends(tmp_path):

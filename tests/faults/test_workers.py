@@ -15,8 +15,9 @@ import psutil
 import pytest
 import ways
 from distributed import Client
+from facts import new_seed, tell
 from overlapping import expected, fitted, small_blocks, store
-from processes import pids, scheduler, told, wait_for
+from processes import pids, scheduler, wait_for
 
 from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.events import Iterated
@@ -106,8 +107,7 @@ class Killer(Silence):
     "kills", [3, pytest.param(15, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.long)]
 )
 def test_workers_that_die_change_no_bit(path, tmp_path, kills):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
+    seed = new_seed()
     bits = expected(path, kills + 1)
     with (
         scheduler(tmp_path) as found,
@@ -118,7 +118,7 @@ def test_workers_that_die_change_no_bit(path, tmp_path, kills):
         killer = Killer(client, kills, seed)
         assert fitted(path, kills + 1, killer) == bits
     assert len(killer.killed) == kills
-    told("worker killed", kills, len(killer.recoveries), max(killer.recoveries), bits_equal=True)
+    tell("worker killed", kills, len(killer.recoveries), max(killer.recoveries), "parameters, history")
 
 
 class Stop(Silence):
@@ -158,7 +158,7 @@ def test_a_worker_that_is_stopped_is_replaced(path, tmp_path, caplog, limit, nan
         stop = Stop(client, limit)
         assert fitted(path, 4, stop) == expected(path, 4)
     assert "restarting worker tcp://127.0.0.1" in caplog.text
-    told(f"worker stopped, heartbeat-timeout {limit}, {nanny}", 1, 1, stop.recovered, bits_equal=True)
+    tell(f"worker stopped, heartbeat-timeout {limit}, {nanny}", 1, 1, stop.recovered, "parameters, history")
 
 
 @pytest.mark.slow
