@@ -22,6 +22,9 @@ from dgmm.errors import InvalidWeights
 if TYPE_CHECKING:
     import xarray
 
+    from dgmm.data.files import StoredFile
+    from dgmm.data.zarr_listing import Listing
+
 BOX_BYTES = 4 * 2**20
 # Chunks of different variables are joined to boxes that suit all of them, up to so many of the largest.
 _MOST_JOINED = 8
@@ -73,6 +76,8 @@ class GridSource(Source):
     """
 
     missing: Missing = "drop"
+    stored: Sequence[Listing | StoredFile] = ()
+    """What lies on disk, to be compared with what is there later."""
 
     def __init__(
         self, dataset: xarray.Dataset, features: GridFeatures, name: str, fingerprint: str | None
@@ -130,6 +135,11 @@ class GridSource(Source):
         f = self.features
         layout = [f.sample_dims, f.grid, f.feature_dims, f.names, [p.dims for p in f.parts], str(f.dtype)]
         return hashlib.sha256(json.dumps([layout, self.boxes.steps, self._fingerprint]).encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        """List what is stored again, and compare."""
+        for part in self.stored:
+            part.check()
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows at positions ``start:stop``, which lie in one box."""

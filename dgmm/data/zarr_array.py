@@ -17,6 +17,8 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 from dgmm.data import zarr_chunks
 from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bounds
 from dgmm.data.source import Source
+from dgmm.data.zarr_checksum import checksum
+from dgmm.data.zarr_listing import Listing
 from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
 
@@ -70,6 +72,8 @@ class ZarrSource(Source):
         stored = zarr_chunks.list_chunks(array)
         self._check_missing(stored)
         self._fingerprint = zarr_chunks.fingerprint(array, stored)
+        self._listing = Listing(self._array, stored, self.name)
+        self.checksum = checksum(array)
 
         self.chunk_rows = min(array.chunks[0], self.n_rows)
         row_bytes = self.n_features * array.dtype.itemsize
@@ -130,6 +134,10 @@ class ZarrSource(Source):
         User attributes do not count. For a store in memory the chunks' contents are hashed.
         """
         return self._fingerprint
+
+    def check_unchanged(self) -> None:
+        """List the store again, if it can be listed, and compare."""
+        self._listing.check()
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows ``start:stop``.
