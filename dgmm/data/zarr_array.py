@@ -17,6 +17,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 from dgmm.data import zarr_chunks
 from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bounds
 from dgmm.data.source import Source
+from dgmm.data.zarr_blosc import with_whole_frames
 from dgmm.data.zarr_checksum import checksum
 from dgmm.data.zarr_listing import Listing
 from dgmm.data.zarr_store import UrlStore
@@ -66,7 +67,7 @@ class ZarrSource(Source):
         self.n_rows, self.n_features = check_shape(array.shape, self.name, column=column)
         self.dtype = block_dtype(array.dtype, self.name)
         self.local = _in_memory(array)
-        self._array = _for_any_folder(array)
+        self._array = with_whole_frames(_for_any_folder(array))
         self._refuses_missing = missing_chunks == "error"
 
         stored = zarr_chunks.list_chunks(array)
@@ -167,7 +168,7 @@ class ZarrSource(Source):
             if _only(values[:1], fill) and _only(values, fill) and not zarr_chunks.is_stored(self._array, key):
                 msg = (
                     f"Chunk {key} of {self.name} (rows {region[0].start}:{region[0].stop}) was stored when the "
-                    "array was opened and is gone now. Restore it and start again."
+                    f"array was opened and is gone now. {zarr_chunks.RESTORE}."
                 )
                 raise MissingChunks(msg)
 
@@ -181,7 +182,7 @@ class ZarrSource(Source):
         what = f"Chunk {', '.join(broken)}" if broken else f"A chunk of rows {start}:{stop}"
         return InvalidData(
             f"{what} of {self.name} cannot be decoded: {error}. It is truncated or was altered after it was "
-            "written: restore it from a copy or write it again."
+            f"written. {zarr_chunks.RESTORE}, or write it again and start anew."
         )
 
     def _chunks(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, ...]]]:

@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from dgmm.data.zarr_chunks import Chunk, expected_chunks, list_chunks
+from dgmm.data.zarr_chunks import RESTORE, Chunk, expected_chunks, list_chunks
 from dgmm.errors import DataChanged
 
 _ABSENT = 0
@@ -57,10 +57,7 @@ class Listing:
             found = "was not stored when the data were opened and is there now"
         else:
             found = f"was written again since the data were opened; it has {stored[key].size} bytes now"
-        msg = (
-            f"Chunk {key}{more} of {self._name} {found}. Restore it with its time of modification (cp -p, rsync "
-            "-t) and run the same again, or start anew with what is there."
-        )
+        msg = f"Chunk {key}{more} of {self._name} {found}. {RESTORE}, or start anew with what is there."
         raise DataChanged(msg)
 
     def __getstate__(self) -> dict[str, Any]:
