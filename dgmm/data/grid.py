@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -76,8 +77,8 @@ class GridSource(Source):
     """
 
     missing: Missing = "drop"
-    stored: Sequence[Listing | StoredFile] = ()
-    """What lies on disk, to be compared with what is there later."""
+    stored: Mapping[str, Listing | StoredFile] = MappingProxyType({})
+    """What lies on disk, by variable, to be compared with what is there later."""
 
     def __init__(
         self, dataset: xarray.Dataset, features: GridFeatures, name: str, fingerprint: str | None
@@ -138,7 +139,7 @@ class GridSource(Source):
 
     def check_unchanged(self) -> None:
         """List what is stored again, and compare."""
-        for part in self.stored:
+        for part in self.stored.values():
             part.check()
 
     def read(self, start: int, stop: int) -> Rows:
@@ -148,8 +149,22 @@ class GridSource(Source):
         return self._rows(self.boxes[number])[start - first : stop - first]
 
     def _rows(self, box: Box) -> Rows:
-        cuts = [variable.isel(self.features.of_part(part, box)).values for part, variable in self._parts()]
-        return self.features.rows(box, cuts)
+        return self.features.rows(box, [self._read(part, variable, box) for part, variable in self._parts()])
+
+    def _read(self, part: Any, variable: Any, box: Box) -> NDArray[Any]:
+        cut = variable.isel(self.features.of_part(part, box))
+        try:
+            values: NDArray[Any] = cut.values
+        except Exception as error:
+            from dgmm.data.zarr_damage import is_decoding, undecodable
+            from dgmm.data.zarr_listing import Listing
+
+            stored = self.stored.get(part.variable)
+            if not isinstance(stored, Listing) or not is_decoding(error):
+                raise
+            region = dict.fromkeys(variable.dims, slice(None)) | self.features.of_part(part, box)
+            raise undecodable(stored.array, list(region.values()), stored.name, error) from error
+        return values
 
     def box(self, first: int) -> Box:
         """The box of the block that begins at position `first`."""

@@ -56,16 +56,17 @@ def open_group(
     """
     consolidated = group.metadata.consolidated_metadata is not None
     found = _open(group.store, name, engine="zarr", group=group.path or None, consolidated=consolidated)
-    dataset = chosen(found, variables, name)
+    # A store lists its arrays in any order, another one each time.
+    dataset = chosen(found[sorted(found.data_vars)], variables, name)
     digest = hashlib.sha256()
-    listings, checksums = [], []
+    listings, checksums = {}, []
     for key, variable in dataset.data_vars.items():
         array = group[str(key)]
         assert isinstance(array, zarr.Array)  # noqa: S101  a variable of the dataset
         stored = zarr_chunks.list_chunks(array)
         if missing_chunks == "error" and not _fill_is_missing(array, variable.encoding):
             _refuse_missing(array, stored, f"{name.rstrip('/')}/{key}")
-        listings.append(Listing(array, stored, f"{name.rstrip('/')}/{key}"))
+        listings[str(key)] = Listing(array, stored, f"{name.rstrip('/')}/{key}")
         checksums.append(checksum(array))
         attributes = {entry: array.attrs[entry] for entry in _DECODING if entry in array.attrs}
         digest.update(zarr_chunks.fingerprint(array, stored).encode())
@@ -89,7 +90,7 @@ def open_netcdf(path: Path, variables: Sequence[str] | None, feature_dims: Seque
     status = path.stat()
     fingerprint = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     source = grid_source(_open(path.absolute(), name), variables, feature_dims, name, fingerprint)
-    source.stored = [StoredFile.at(path)]
+    source.stored = {"": StoredFile.at(path)}
     return source
 
 

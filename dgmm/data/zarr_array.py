@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
-import zlib
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +15,12 @@ from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bo
 from dgmm.data.source import Source
 from dgmm.data.zarr_blosc import with_whole_frames
 from dgmm.data.zarr_checksum import checksum
+from dgmm.data.zarr_damage import DECODING_ERRORS, is_decoding, stored_parts, undecodable
 from dgmm.data.zarr_listing import Listing
 from dgmm.data.zarr_store import UrlStore
-from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
+from dgmm.errors import MissingChunks, NonFiniteData
 
 BLOCK_BYTES = 4 * 2**20
-_DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class ZarrSource(Source):
@@ -152,10 +148,10 @@ class ZarrSource(Source):
         """
         try:
             stored = np.asarray(self._array[start:stop])
-        except _DECODING_ERRORS as error:
-            if not _is_decoding(error):
+        except DECODING_ERRORS as error:
+            if not is_decoding(error):
                 raise
-            raise self._undecodable(start, stop, error) from error
+            raise undecodable(self._array, self._region(start, stop), self.name, error) from error
         if self._refuses_missing:
             self._check_vanished(start, stop, stored)
         return stored.reshape(stop - start, self.n_features).astype(self.dtype, copy=False)
@@ -163,7 +159,7 @@ class ZarrSource(Source):
     def _check_vanished(self, start: int, stop: int, stored: NDArray[Any]) -> None:
         # Only a chunk that reads as nothing but the fill value can be one that is gone: ask only for those.
         fill = self._fill_value()
-        for key, region in self._chunks(start, stop):
+        for key, region in stored_parts(self._array, self._region(start, stop)):
             values = stored[(slice(region[0].start - start, region[0].stop - start), *region[1:])]
             if _only(values[:1], fill) and _only(values, fill) and not zarr_chunks.is_stored(self._array, key):
                 msg = (
@@ -172,29 +168,8 @@ class ZarrSource(Source):
                 )
                 raise MissingChunks(msg)
 
-    def _undecodable(self, start: int, stop: int, error: Exception) -> InvalidData:
-        broken = []
-        for key, region in self._chunks(start, stop):
-            try:
-                self._array[region]
-            except _DECODING_ERRORS:
-                broken.append(key)
-        what = f"Chunk {', '.join(broken)}" if broken else f"A chunk of rows {start}:{stop}"
-        return InvalidData(
-            f"{what} of {self.name} cannot be decoded: {error}. It is truncated or was altered after it was "
-            f"written. {zarr_chunks.RESTORE}, or write it again and start anew."
-        )
-
-    def _chunks(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, ...]]]:
-        """Keys of the stored objects that hold rows start:stop, and their parts within these rows."""
-        lengths = zarr_chunks.storage_shape(self._array)
-        ranges = [range(start // lengths[0], -(-stop // lengths[0]))]
-        ranges += [range(n) for n in zarr_chunks.storage_grid(self._array)[1:]]
-        for at in product(*ranges):
-            ends = zip(at, lengths, self._array.shape, strict=True)
-            region = [slice(a * length, min((a + 1) * length, n)) for a, length, n in ends]
-            region[0] = slice(max(region[0].start, start), min(region[0].stop, stop))
-            yield zarr_chunks.chunk_key(self._array, at), tuple(region)
+    def _region(self, start: int, stop: int) -> tuple[slice, ...]:
+        return slice(start, stop), *(slice(0, n) for n in self._array.shape[1:])
 
     def locate(self, row: int, feature: int) -> str:
         """Name a value and the stored chunk (shard) that holds it."""
@@ -205,13 +180,6 @@ class ZarrSource(Source):
 
 def _only(values: NDArray[Any], fill: Any) -> bool:
     return bool(np.all(values == fill)) or (fill != fill and bool(np.all(values != values)))  # noqa: PLR0124
-
-
-def _is_decoding(error: Exception) -> bool:
-    # Codecs raise OSErrors of their own (gzip) without an errno; real I/O errors are for the engine to retry.
-    return not isinstance(error, OSError) or (
-        error.errno is None and type(error).__module__ in ("builtins", "gzip")
-    )
 
 
 def _in_memory(array: zarr.Array[Any]) -> bool:

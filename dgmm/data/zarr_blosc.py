@@ -10,7 +10,7 @@ import numcodecs
 import numpy as np
 import zarr
 from zarr.abc.codec import BytesBytesCodec
-from zarr.codecs import BloscCodec, ShardingCodec
+from zarr.codecs import BloscCodec
 
 # Of a frame (c-blosc, README_CHUNK_FORMAT): four bytes of flags, then the sizes of what was compressed, of a
 # block and of the frame itself.
@@ -18,27 +18,25 @@ _HEADER = 16
 
 
 def with_whole_frames(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, which raises ValueError for a frame that is shorter than its header says."""
+    """The same array, which raises ValueError for a frame that is shorter than its header says.
+
+    A shard that was cut has lost its index, so those are left as they are.
+    """
     found: Any = array.metadata
     if found.zarr_format == 2:
         if not isinstance(found.compressor, numcodecs.Blosc):
             return array
         metadata = dataclasses.replace(found, compressor=_WholeBlosc(**_options(found.compressor)))
     else:
-        codecs = tuple(_checked(found.codecs))
-        if codecs == found.codecs:
+        if not any(isinstance(codec, BloscCodec) for codec in found.codecs):
             return array
-        metadata = dataclasses.replace(found, codecs=codecs)
+        metadata = dataclasses.replace(found, codecs=tuple(_checked(found.codecs)))
     opened: Any = array.async_array
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=opened.store_path, config=opened.config))
 
 
 def _checked(codecs: Iterable[Any]) -> Iterator[Any]:
     for codec in codecs:
-        if isinstance(codec, ShardingCodec):
-            inner = tuple(_checked(codec.codecs))
-            yield codec if inner == codec.codecs else dataclasses.replace(codec, codecs=inner)
-            continue
         yield codec
         if isinstance(codec, BloscCodec):
             yield _WholeFrame()

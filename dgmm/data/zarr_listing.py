@@ -29,7 +29,7 @@ class Listing:
     """
 
     def __init__(self, array: zarr.Array[Any], stored: dict[str, Chunk], name: str) -> None:
-        self._array, self._name = array, name
+        self.array, self.name = array, name
         # A web server, an archive and memory would have to be asked for each chunk.
         listable = isinstance(array.store, LocalStore | ObjectStore | FsspecStore) and array.store.supports_listing
         self._marks = _marks(array, stored) if listable else None
@@ -44,12 +44,12 @@ class Listing:
         """
         if self._marks is None:
             return
-        stored = list_chunks(self._array)
-        changed = np.flatnonzero(_marks(self._array, stored) != self._marks)
+        stored = list_chunks(self.array)
+        changed = np.flatnonzero(_marks(self.array, stored) != self._marks)
         if not len(changed):
             return
         first = int(changed[0])
-        key = next(key for number, (_, key) in enumerate(expected_chunks(self._array)) if number == first)
+        key = next(key for number, (_, key) in enumerate(expected_chunks(self.array)) if number == first)
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         if key not in stored:
             found = "was stored when the data were opened and is gone now"
@@ -57,7 +57,7 @@ class Listing:
             found = "was not stored when the data were opened and is there now"
         else:
             found = f"was written again since the data were opened; it has {stored[key].size} bytes now"
-        msg = f"Chunk {key}{more} of {self._name} {found}. {RESTORE}, or start anew with what is there."
+        msg = f"Chunk {key}{more} of {self.name} {found}. {RESTORE}, or start anew with what is there."
         raise DataChanged(msg)
 
     def __getstate__(self) -> dict[str, Any]:
