@@ -57,7 +57,7 @@ def open_group(
     consolidated = group.metadata.consolidated_metadata is not None
     found = _open(group.store, name, engine="zarr", group=group.path or None, consolidated=consolidated)
     # A store lists its arrays in any order, another one each time.
-    dataset = chosen(found[sorted(found.data_vars)], variables, name)
+    dataset = chosen(found[sorted(found.data_vars, key=str)], variables, name)
     digest = hashlib.sha256()
     listings, checksums = {}, []
     for key, variable in dataset.data_vars.items():
