@@ -1,10 +1,11 @@
-"""Fits in processes of their own, to be killed: one process imports everything, and forks a driver for each.
+"""Fits and commands in processes of their own, to be killed: one process imports all, and forks a driver for each.
 
 As a program it reads a line of JSON for each driver, and tells on standard output what becomes of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,8 @@ import numpy as np
 import dgmm.data.zarr_array
 import dgmm.engine.settings
 from dgmm import GaussianMixture
+from dgmm.cli import options
+from dgmm.cli.run import run as run_command
 from dgmm.data.zarr_array import ZarrSource
 from dgmm.engine.run import Silence
 
@@ -72,6 +75,16 @@ def fit(data: str, weights: str, directory: str, model: str, where: str, seed: i
             run()
 
 
+def command(call: list[str], where: str) -> None:
+    """A command of ``dgmm`` that computes."""
+    sys.argv = ["dgmm", *call, *(["--workers", where] if where.isdigit() else [])]
+    if not where.isdigit():
+        options.Where.client = lambda self, work: contextlib.nullcontext()  # type: ignore[method-assign]
+        dask.config.set(scheduler="synchronous" if where == "sync" else "threads")
+    with contextlib.redirect_stdout(sys.stderr):
+        assert run_command() == 0
+
+
 def _drive(arguments: dict[str, Any]) -> None:
     os.setsid()
     print(f"pid {os.getpid()}", flush=True)
@@ -79,7 +92,7 @@ def _drive(arguments: dict[str, Any]) -> None:
     os.chdir(arguments.pop("folder"))
     code = 1
     try:
-        fit(**arguments)
+        command(**arguments) if "call" in arguments else fit(**arguments)
         code = 0
     except BaseException:
         traceback.print_exc()

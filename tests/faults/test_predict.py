@@ -1,0 +1,131 @@
+"""A prediction that is killed at any moment ends with the bytes of an unbroken one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from commands import TIMEOUT
+from drivers import WHERE, Drivers
+
+import dgmm
+
+N, D, K = 160_000, 4, 3
+CHUNK = 5_000
+WANTED = ["--labels", "--top", "2", "--log-density", "--anomaly-quantile", "0.001", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows in 32 blocks, a model, and what an unbroken prediction writes."""
+    folder = tmp_path_factory.mktemp("case")
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((N, D)) + 3 * rng.integers(K, size=(N, 1))
+    zarr.create_array(folder / "x.zarr", data=rows, chunks=(CHUNK, D))
+    dgmm.GaussianMixture(K, random_state=0, tol=1e-2).fit(rows[:5_000]).save(folder / "m")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drivers(folder: Path) -> Iterator[Drivers]:
+    drivers = Drivers(folder / "log")
+    yield drivers
+    drivers.close()
+
+
+def start(drivers: Drivers, folder: Path, out: Path, where: str) -> int:
+    call = ["predict", "x.zarr", "--model", "m", *WANTED, "--out", str(out)]
+    return drivers.start(call=call, where=where, folder=str(folder), environment={})
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def units(out: Path) -> int:
+    """Stored in whole, of what is written last."""
+    last = out / "anomalies" / "c" if out.suffix == ".zarr" else out
+    return sum(file.suffix in ("", ".parquet") for file in last.iterdir()) if last.is_dir() else 0
+
+
+def kill(pid: int, what: str) -> bool:
+    """Whether the driver is dead."""
+    if what == "worker":
+        children = psutil.Process(pid).children(recursive=True)
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(random.choice(workers).pid, signal.SIGKILL)
+        return False
+    os.kill(pid, signal.SIGKILL) if what == "driver" else os.killpg(pid, signal.SIGKILL)
+    return True
+
+
+def wait(moment: int, out: Path, pid: int) -> bool:
+    """Until so many units are written; whether the driver is there still."""
+    deadline = time.monotonic() + TIMEOUT
+    while units(out) < moment:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return False
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(random.random() * 0.01)
+    return True
+
+
+def survives(drivers: Drivers, folder: Path, out: Path, lives: list[tuple[str, str]], total: int) -> float:
+    """Run and kill at each place, and finish; the longest time until something more is written."""
+    recovery = 0.0
+    for number, (where, what) in enumerate(lives):
+        had, began = units(out), time.monotonic()
+        pid = start(drivers, folder, out, where)
+        # At first before anything is there, perhaps; later beyond what was there.
+        moment = min(had + random.randint(number > 0, max(1, total // len(lives))), total)
+        if wait(moment, out, pid):
+            recovery = max(recovery, time.monotonic() - began)
+            kill(pid, what)
+        line = drivers.line()
+        assert line in ("end 0", "end -9"), drivers.log.read_text()
+    start(drivers, folder, out, "threads")
+    assert drivers.line() == "end 0", drivers.log.read_text()
+    return recovery
+
+
+DEFAULT = {
+    ".zarr": [("threads", "group"), ("2", "driver")],
+    ".parquet": [("sync", "group")],
+}
+
+
+@pytest.mark.parametrize("kind", [".zarr", ".parquet"])
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.long)]
+)
+def test_killed_predictions(kills: int, kind: str, drivers: Drivers, folder: Path, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    random.seed(seed)
+    unbroken = tmp_path / f"unbroken{kind}"
+    start(drivers, folder, unbroken, "threads")
+    assert drivers.line() == "end 0", drivers.log.read_text()
+    expected, total = content(unbroken), units(unbroken)
+    assert total >= 1
+
+    def life() -> tuple[str, str]:
+        where = random.choice(WHERE)
+        return where, random.choice(["group", "driver", "worker"] if where.isdigit() else ["group"])
+
+    lives = DEFAULT[kind] if kills == 3 else [life() for _ in range(kills)]
+    runs = [lives[i : i + 5] for i in range(0, len(lives), 5)]
+    recoveries = []
+    for number, part in enumerate(runs):
+        out = tmp_path / f"{number}{kind}"
+        recoveries.append(survives(drivers, folder, out, part, total))
+        assert content(out) == expected
+    print(f"| predict killed, to {kind} | {len(lives)} | {len(lives)} | {max(recoveries):.1f} | yes |")
