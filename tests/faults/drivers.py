@@ -19,6 +19,7 @@ from typing import Any
 import dask
 import numpy as np
 
+import dgmm.data.parquet_output
 import dgmm.data.zarr_array
 import dgmm.engine.settings
 from dgmm import GaussianMixture
@@ -45,6 +46,7 @@ def _arrive_in_another_order() -> None:
 if __name__ in ("__main__", "__mp_main__"):
     dgmm.data.zarr_array.BLOCK_BYTES = 1
     dgmm.engine.settings.SAMPLE_ROWS = 2000
+    dgmm.data.parquet_output.PART_ROWS = 20_000
     _arrive_in_another_order()
 
 

@@ -23,6 +23,7 @@ import pytest
 import xarray
 import zarr
 from distributed import Client, LocalCluster
+from facts import new_seed, tell
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import dgmm.data.zarr_array
@@ -173,9 +174,7 @@ def key_of(chunk: Chunk) -> str:
     "faults", [3, pytest.param(42, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.long)]
 )
 def test_a_damaged_chunk(faults: int, where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    random.seed(seed)
+    random.seed(new_seed())
     place = in_threads() if where == "threads" else on_workers(request.getfixturevalue("workers"))
     chains = random.sample(list(CHAINS), k=len(CHAINS))
     recoveries: list[float] = []
@@ -188,9 +187,8 @@ def test_a_damaged_chunk(faults: int, where: str, tmp_path: Path, request: pytes
                 kinds.append(chunk.flip)
             recoveries.append(survives(partial(open_source, path / "x"), random.choice(kinds), chunk, path))
             shutil.rmtree(path)
-    print(
-        f"| a chunk deleted, truncated, flipped or rewritten, {where} | {faults} | {len(recoveries)} | "
-        f"{max(recoveries):.1f} | yes |"
+    tell(
+        f"chunk deleted, truncated, flipped or rewritten, {where}", faults, len(recoveries), max(recoveries), "yes"
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 from drivers import WHERE, Drivers
+from facts import new_seed, tell
 
 from dgmm import load
 from dgmm.engine import archive
@@ -130,13 +131,11 @@ DEFAULT = [["sync", "threads", "threads", "2"], ["threads", "sync", "threads", "
     indirect=["place"],
 )
 def test_killed_drivers(runs: int, place: str, rows: Rows, unbroken: Unbroken) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    random.seed(seed)
+    random.seed(new_seed())
     lives = DEFAULT if runs == 2 else [random.choices(WHERE, k=random.randint(KILLS, 5) + 1) for _ in range(runs)]
     recovery = max(killed_and_resumed(rows, unbroken, place, where) for where in lives)
     kills = sum(len(where) - 1 for where in lives)
-    print(f"| driver killed, {runs} runs | {kills} | {kills} | {recovery:.1f} | yes |")
+    tell(f"driver killed, {runs} runs", kills, kills, recovery, "parameters, history, labels")
 
 
 def test_a_finished_fit_returns_at_once(rows: Rows, unbroken: Unbroken, tmp_path: Path) -> None:
