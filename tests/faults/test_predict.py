@@ -57,12 +57,21 @@ def units(out: Path) -> int:
     return sum(file.suffix in ("", ".parquet") for file in last.iterdir()) if last.is_dir() else 0
 
 
+def workers(pid: int) -> list[int]:
+    """Once there are some."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        children = psutil.Process(pid).children(recursive=True)
+        if found := [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]:
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def kill(pid: int, what: str) -> None:
     """The driver alone, one of its workers, or all of them."""
     if what == "worker":
-        children = psutil.Process(pid).children(recursive=True)
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        os.kill(random.choice(workers).pid, signal.SIGKILL)
+        os.kill(random.choice(workers(pid)), signal.SIGKILL)
     elif what == "driver":
         os.kill(pid, signal.SIGKILL)
     else:
