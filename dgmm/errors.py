@@ -38,6 +38,7 @@ Each message says what was found, what was expected, and what to do.
     ├── DamagedFileWarning                   a damaged file was passed over
     ├── EnvironmentWarning                   resumed elsewhere, or could not be
     ├── CollapsedComponentWarning            components that rest on a few rows
+    ├── SecurityWarning                      others could read or change what is computed
     └── DataWarning                          the data will work, but not well
 """
 
@@ -198,6 +199,10 @@ class EnvironmentWarning(DgmmWarning):
 
 class CollapsedComponentWarning(DgmmWarning):
     """Components of the result rest on a few distinct rows."""
+
+
+class SecurityWarning(DgmmWarning):
+    """Others could read, or change, what is computed."""
 
 
 class DataWarning(DgmmWarning):

@@ -18,6 +18,8 @@ import dask
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 
+from dgmm.engine.open_scheduler import warn_if_open
+
 _LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
 
 Build = Callable[[str], Delayed]
@@ -188,6 +190,8 @@ def _active(*, local: bool) -> Iterator[Scheduler]:
     except ValueError:
         yield LocalScheduler()
     else:
+        if client.scheduler is not None:
+            warn_if_open(client.scheduler.address)
         yield _of_client(client)
 
 
