@@ -10,6 +10,7 @@ Each message says what was found, what was expected, and what to do.
     │   ├── InvalidData                      the rows cannot be used
     │   │   ├── NonFiniteData                NaN or infinity: chunk, row, feature
     │   │   ├── MissingChunks                chunks of a Zarr array that are not stored
+    │   │   ├── DataChanged                  they are no longer what was opened
     │   │   ├── UnsupportedDtype (TypeError) complex, text, objects that are no numbers
     │   │   └── ShapeMismatch                1-D, other feature counts, too few rows
     │   ├── InvalidWeights                   negative, NaN, all zero, another length
@@ -39,6 +40,7 @@ Each message says what was found, what was expected, and what to do.
     ├── DamagedFileWarning                   a damaged file was passed over
     ├── EnvironmentWarning                   resumed elsewhere, or could not be
     ├── CollapsedComponentWarning            components that rest on a few rows
+    ├── SecurityWarning                      others could read or change what is computed
     └── DataWarning                          the data will work, but not well
 """
 
@@ -78,6 +80,10 @@ class NonFiniteData(InvalidData):
 
 class MissingChunks(InvalidData):
     """Chunks of a Zarr array are not stored."""
+
+
+class DataChanged(InvalidData):
+    """What is stored is no longer what was opened."""
 
 
 class UnsupportedDtype(InvalidData, TypeError):
@@ -217,6 +223,10 @@ class EnvironmentWarning(DgmmWarning):
 
 class CollapsedComponentWarning(DgmmWarning):
     """Components of the result rest on a few distinct rows."""
+
+
+class SecurityWarning(DgmmWarning):
+    """Others could read, or change, what is computed."""
 
 
 class DataWarning(DgmmWarning):

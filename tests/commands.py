@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
+import psutil
 import pytest
 
 from dgmm.cli import run as run_module
@@ -97,6 +98,19 @@ def running(*arguments: object, cwd: Path, **extra: str) -> Iterator[Running]:
 def dgmm(*arguments: object, cwd: Path, **extra: str) -> Finished:
     with running(*arguments, cwd=cwd, **extra) as command:
         return command.finish()
+
+
+def assert_listens_here_only(pid: int) -> None:
+    """A command with a cluster, all of it."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    sockets = [c for p in processes for c in connections(p) if c.status == psutil.CONN_LISTEN]
+    assert len(sockets) >= 4, "scheduler, dashboard, two workers"
+    assert {c.laddr.ip for c in sockets} == {"127.0.0.1"}
+
+
+def connections(process: psutil.Process) -> list:
+    listing = getattr(process, "net_connections", None) or process.connections  # psutil 5 has the latter
+    return listing(kind="inet")
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: object, local: bool = False) -> int:

@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
-from dgmm.cli.options import AddressType, json_option
+from dgmm.cli.data_facts import data_facts
+from dgmm.cli.options import AddressType, Reading, json_option, reading_options
 from dgmm.cli.table import component_table, components_json, finite, history_json, history_text, show
+from dgmm.data.formats import kind_at
+from dgmm.data.zarr_address import is_zarr
 from dgmm.engine import archive, record
 from dgmm.engine.events import Judged, Progress
 from dgmm.engine.folder import is_folder
@@ -20,12 +23,25 @@ from dgmm.progress import left_out, spoken
 
 
 @click.command()
-@click.argument("path", metavar="MODEL|CHECKPOINT", type=AddressType())
+@click.argument("path", metavar="MODEL|CHECKPOINT|DATA", type=AddressType())
+@reading_options
 @json_option
-def info(path: str, *, as_json: bool) -> None:
-    """Say what is in a model file, or how far the fit or selection in a checkpoint directory is."""
-    facts, text = _checkpoint(path) if is_folder(path) else _model(path)
+def info(path: str, reading: Reading, *, as_json: bool) -> None:
+    """Say what is in a model file, how far the fit or selection in a checkpoint directory is, or what data are.
+
+    Of data it says, without reading them, how many rows and features there are, and whether a checksum would
+    notice a flipped bit.
+    """
+    if _is_data(path):
+        facts, text = data_facts(reading.open(path))
+    else:
+        facts, text = _checkpoint(path) if is_folder(path) else _model(path)
     show(facts, text, as_json=as_json)
+
+
+def _is_data(path: str) -> bool:
+    """Whether dgmm would fit what is there, be it of a kind that has to be converted first."""
+    return kind_at(path) is not None or path.endswith(".nc") or is_zarr(path)
 
 
 def _model(path: str) -> tuple[dict[str, Any], str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import warnings
 from importlib import import_module
@@ -54,6 +56,8 @@ def dgmm() -> None:
 
 def run() -> int:
     """Run the command line and return its exit code."""
+    # What libraries write for us, here and in workers that we start, is never for all to change.
+    os.umask(os.umask(0) | stat.S_IWOTH)
     warnings.showwarning = _show_warning
     dask.config.update_defaults({"logging": _LOG_LEVELS})
     try:

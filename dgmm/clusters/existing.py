@@ -9,6 +9,7 @@ from typing import Any
 
 from dgmm.clusters.schema import Existing
 from dgmm.clusters.tls import security_of
+from dgmm.engine.open_scheduler import warn_if_open
 from dgmm.errors import ClusterError, InvalidParameter
 
 
@@ -62,4 +63,5 @@ def start(cluster: Existing) -> Iterator[Any]:
         )
         raise ClusterError(msg) from error
     with client:
+        warn_if_open(client.scheduler.address)
         yield client

@@ -36,11 +36,8 @@ class ChosenColumns(Source):
         self._columns = [source.feature_names.index(name) for name in self.feature_names]
         self.n_rows, self.n_features = source.n_rows, len(self.feature_names)
         self.name, self.dtype, self.bounds, self.local = source.name, source.dtype, source.bounds, source.local
-        self.chunk_rows, self.run_length, self.reads_ahead = (
-            source.chunk_rows,
-            source.run_length,
-            source.reads_ahead,
-        )
+        self.chunk_rows, self.run_length = source.chunk_rows, source.run_length
+        self.reads_ahead, self.checksum = source.reads_ahead, source.checksum
 
     @property
     def read_bytes(self) -> int:
@@ -54,6 +51,10 @@ class ChosenColumns(Source):
     def read(self, start: int, stop: int) -> Rows:
         """Rows ``start:stop``."""
         return self._source.read(start, stop)[:, self._columns]
+
+    def check_unchanged(self) -> None:
+        """Compare what is stored of the source."""
+        self._source.check_unchanged()
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 from fsspec.utils import glob_translate
 
 from dgmm.data.address import kind_of
-from dgmm.errors import DgmmError, InvalidData, SourceNotFound
+from dgmm.errors import DataChanged, DgmmError, SourceNotFound
 
 _READ_AHEAD = 256 * 2**10
 _WILDCARD = re.compile(r"[*?\[]")
@@ -70,17 +70,17 @@ class StoredFile:
 
         Raises
         ------
-        InvalidData
+        DataChanged
         """
         try:
             found = StoredFile.at(self.path)
         except SourceNotFound as error:
             msg = f"{self.path} was there when the data were opened and is gone now. Restore it and start again."
-            raise InvalidData(msg) from error
+            raise DataChanged(msg) from error
         if found != self:
             what = f"{self.size} bytes then, {found.size} now" if found.size != self.size else "written again"
             msg = f"{self.path} has changed since it was opened ({what}). Start again with what is there now."
-            raise InvalidData(msg)
+            raise DataChanged(msg)
 
     def open(self, read_ahead: int = _READ_AHEAD) -> BinaryIO:
         """Open it for reading, unless it has changed.

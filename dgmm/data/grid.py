@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +22,9 @@ from dgmm.errors import InvalidWeights
 
 if TYPE_CHECKING:
     import xarray
+
+    from dgmm.data.files import StoredFile
+    from dgmm.data.zarr_listing import Listing
 
 BOX_BYTES = 4 * 2**20
 # Chunks of different variables are joined to boxes that suit all of them, up to so many of the largest.
@@ -73,6 +77,8 @@ class GridSource(Source):
     """
 
     missing: Missing = "drop"
+    stored: Mapping[str, Listing | StoredFile] = MappingProxyType({})
+    """What lies on disk, by variable, to be compared with what is there later."""
 
     def __init__(
         self, dataset: xarray.Dataset, features: GridFeatures, name: str, fingerprint: str | None
@@ -131,6 +137,11 @@ class GridSource(Source):
         layout = [f.sample_dims, f.grid, f.feature_dims, f.names, [p.dims for p in f.parts], str(f.dtype)]
         return hashlib.sha256(json.dumps([layout, self.boxes.steps, self._fingerprint]).encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        """List what is stored again, and compare."""
+        for part in self.stored.values():
+            part.check()
+
     def read(self, start: int, stop: int) -> Rows:
         """Rows at positions ``start:stop``, which lie in one box."""
         number = self.boxes.at(start)
@@ -138,8 +149,22 @@ class GridSource(Source):
         return self._rows(self.boxes[number])[start - first : stop - first]
 
     def _rows(self, box: Box) -> Rows:
-        cuts = [variable.isel(self.features.of_part(part, box)).values for part, variable in self._parts()]
-        return self.features.rows(box, cuts)
+        return self.features.rows(box, [self._read(part, variable, box) for part, variable in self._parts()])
+
+    def _read(self, part: Any, variable: Any, box: Box) -> NDArray[Any]:
+        cut = variable.isel(self.features.of_part(part, box))
+        try:
+            values: NDArray[Any] = cut.values
+        except Exception as error:
+            from dgmm.data.zarr_damage import is_decoding, undecodable
+            from dgmm.data.zarr_listing import Listing
+
+            stored = self.stored.get(part.variable)
+            if not isinstance(stored, Listing) or not is_decoding(error):
+                raise
+            region = dict.fromkeys(variable.dims, slice(None)) | self.features.of_part(part, box)
+            raise undecodable(stored.array, list(region.values()), stored.name, error) from error
+        return values
 
     def box(self, first: int) -> Box:
         """The box of the block that begins at position `first`."""

@@ -12,8 +12,11 @@ import numpy as np
 import zarr
 
 from dgmm.data import zarr_chunks
+from dgmm.data.files import StoredFile
 from dgmm.data.grid import GridSource, grid_source
 from dgmm.data.grid_features import chosen
+from dgmm.data.zarr_checksum import checksum
+from dgmm.data.zarr_listing import Listing
 from dgmm.errors import InvalidData, InvalidParameter, MissingChunks, MissingExtra, StoreError
 
 if TYPE_CHECKING:
@@ -53,18 +56,25 @@ def open_group(
     """
     consolidated = group.metadata.consolidated_metadata is not None
     found = _open(group.store, name, engine="zarr", group=group.path or None, consolidated=consolidated)
-    dataset = chosen(found, variables, name)
+    # A store lists its arrays in any order, another one each time.
+    dataset = chosen(found[sorted(found.data_vars, key=str)], variables, name)
     digest = hashlib.sha256()
+    listings, checksums = {}, []
     for key, variable in dataset.data_vars.items():
         array = group[str(key)]
         assert isinstance(array, zarr.Array)  # noqa: S101  a variable of the dataset
         stored = zarr_chunks.list_chunks(array)
         if missing_chunks == "error" and not _fill_is_missing(array, variable.encoding):
             _refuse_missing(array, stored, f"{name.rstrip('/')}/{key}")
+        listings[str(key)] = Listing(array, stored, f"{name.rstrip('/')}/{key}")
+        checksums.append(checksum(array))
         attributes = {entry: array.attrs[entry] for entry in _DECODING if entry in array.attrs}
         digest.update(zarr_chunks.fingerprint(array, stored).encode())
         digest.update(json.dumps(attributes, sort_keys=True, default=str).encode())
-    return grid_source(dataset, variables, feature_dims, name, digest.hexdigest())
+    source = grid_source(dataset, variables, feature_dims, name, digest.hexdigest())
+    source.stored = listings
+    source.checksum = ", ".join(sorted({found for found in checksums if found})) if all(checksums) else None
+    return source
 
 
 def open_netcdf(path: Path, variables: Sequence[str] | None, feature_dims: Sequence[str], name: str) -> GridSource:
@@ -79,8 +89,9 @@ def open_netcdf(path: Path, variables: Sequence[str] | None, feature_dims: Seque
     """
     status = path.stat()
     fingerprint = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-    dataset = _open(path.absolute(), name)
-    return grid_source(dataset, variables, feature_dims, name, fingerprint)
+    source = grid_source(_open(path.absolute(), name), variables, feature_dims, name, fingerprint)
+    source.stored = {"": StoredFile.at(path)}
+    return source
 
 
 def open_xarray(

@@ -72,6 +72,7 @@ class Hdf5Source(FileSource):
             if missing_chunks == "error":
                 _refuse_missing(found, name)
             self._stored, self._chunks = found.dtype, found.chunks
+            self.checksum = "fletcher32" if found.fletcher32 else {"gzip": "gzip"}.get(found.compression)
         self._stride = min(self._chunks[0], self.n_rows) if self._chunks else 1
         row_bytes = self.n_features * self._stored.itemsize
         step = self._stride * max(1, BLOCK_BYTES // (self._stride * row_bytes))

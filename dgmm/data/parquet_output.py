@@ -135,7 +135,8 @@ class ParquetOutput(RowOutput):
             columns.update((name, rows[:, i]) for i, name in enumerate(self._columns(array)))
         repeating = [name for name, column in columns.items() if column.dtype.kind == "i"]
         buffer = pyarrow.BufferOutputStream()
-        parquet.write_table(pyarrow.table(columns), buffer, compression="zstd", use_dictionary=repeating)
+        table = pyarrow.table(columns)
+        parquet.write_table(table, buffer, compression="zstd", use_dictionary=repeating, write_page_checksum=True)
         return memoryview(buffer.getvalue())
 
     def _put(self, name: str, content: bytes | memoryview) -> None:

@@ -66,6 +66,10 @@ class PresentSource(Source):
         with self.reader() as read:
             return read(start, stop)
 
+    def check_unchanged(self) -> None:
+        """Compare what is stored of the source."""
+        self._source.check_unchanged()
+
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:
         """Give a function like `read` over a reader of the source."""

@@ -48,6 +48,8 @@ class Source(ABC):
         Blocks are tasks of somebody's Dask graph: only computing them tells what they hold.
     run_length : int
         A power of two: so many blocks that follow one another are read with less work together than apart.
+    checksum : str or None
+        What notices a flipped bit in what is stored; None where nothing is known to.
     address : str
         Where they were opened; empty for rows that were passed as such.
     opened_with : mapping
@@ -67,6 +69,7 @@ class Source(ABC):
     identified: bool = True
     delayed: bool = False
     run_length: int = 1
+    checksum: str | None = None
     address: str = ""
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
@@ -101,6 +104,14 @@ class Source(ABC):
     @abstractmethod
     def locate(self, row: int, feature: int) -> str:
         """Where a value is stored, e.g. "chunk c/3/0 of data.zarr, row 12345, feature 2"."""
+
+    def check_unchanged(self) -> None:  # noqa: B027  most have nothing to add
+        """Compare what is stored with what was opened, where reading alone does not see to that.
+
+        Raises
+        ------
+        DataChanged
+        """
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[int, int], Rows]]:

@@ -11,7 +11,7 @@ from zarr.errors import NodeNotFoundError
 from zarr.storage import LocalStore, ZipStore
 
 from dgmm.data.address import Address, is_url, kind_of, plain
-from dgmm.data.store import list_objects, only_serves
+from dgmm.data.store import is_object, list_objects, only_serves
 from dgmm.data.zarr_store import UrlStore
 from dgmm.errors import InvalidData, SourceNotFound
 
@@ -57,6 +57,17 @@ def open_address(address: Address) -> zarr.Array[Any] | zarr.Group:
         msg = f"The Zarr metadata of {address} cannot be read: {error}. Restore or rewrite the array."
         raise InvalidData(msg) from error
     return node
+
+
+def is_zarr(address: Address) -> bool:
+    """Whether there are Zarr metadata at an address; a URL that only fsspec understands is taken to have some."""
+    address = plain(address)
+    if kind_of(address):
+        return any(is_object(f"{address}/{name}") for name in METADATA_NAMES)
+    if is_url(address):
+        return True
+    path = Path(address)
+    return (path.is_file() and path.suffix == ".zip") or any((path / name).is_file() for name in METADATA_NAMES)
 
 
 def describe_group(group: zarr.Group, name: str) -> InvalidData:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
-import zlib
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +13,14 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 from dgmm.data import zarr_chunks
 from dgmm.data.rows import Rows, block_dtype, check_shape, held_rows, regular_bounds
 from dgmm.data.source import Source
+from dgmm.data.zarr_blosc import with_whole_frames
+from dgmm.data.zarr_checksum import checksum
+from dgmm.data.zarr_damage import DECODING_ERRORS, is_decoding, stored_parts, undecodable
+from dgmm.data.zarr_listing import Listing
 from dgmm.data.zarr_store import UrlStore
-from dgmm.errors import InvalidData, MissingChunks, NonFiniteData
+from dgmm.errors import MissingChunks, NonFiniteData
 
 BLOCK_BYTES = 4 * 2**20
-_DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class ZarrSource(Source):
@@ -64,12 +63,14 @@ class ZarrSource(Source):
         self.n_rows, self.n_features = check_shape(array.shape, self.name, column=column)
         self.dtype = block_dtype(array.dtype, self.name)
         self.local = _in_memory(array)
-        self._array = _for_any_folder(array)
+        self._array = with_whole_frames(_for_any_folder(array))
         self._refuses_missing = missing_chunks == "error"
 
         stored = zarr_chunks.list_chunks(array)
         self._check_missing(stored)
         self._fingerprint = zarr_chunks.fingerprint(array, stored)
+        self._listing = Listing(self._array, stored, self.name)
+        self.checksum = checksum(array)
 
         self.chunk_rows = min(array.chunks[0], self.n_rows)
         row_bytes = self.n_features * array.dtype.itemsize
@@ -131,6 +132,10 @@ class ZarrSource(Source):
         """
         return self._fingerprint
 
+    def check_unchanged(self) -> None:
+        """List the store again, if it can be listed, and compare."""
+        self._listing.check()
+
     def read(self, start: int, stop: int) -> Rows:
         """Rows ``start:stop``.
 
@@ -143,10 +148,10 @@ class ZarrSource(Source):
         """
         try:
             stored = np.asarray(self._array[start:stop])
-        except _DECODING_ERRORS as error:
-            if not _is_decoding(error):
+        except DECODING_ERRORS as error:
+            if not is_decoding(error):
                 raise
-            raise self._undecodable(start, stop, error) from error
+            raise undecodable(self._array, self._region(start, stop), self.name, error) from error
         if self._refuses_missing:
             self._check_vanished(start, stop, stored)
         return stored.reshape(stop - start, self.n_features).astype(self.dtype, copy=False)
@@ -154,38 +159,17 @@ class ZarrSource(Source):
     def _check_vanished(self, start: int, stop: int, stored: NDArray[Any]) -> None:
         # Only a chunk that reads as nothing but the fill value can be one that is gone: ask only for those.
         fill = self._fill_value()
-        for key, region in self._chunks(start, stop):
+        for key, region in stored_parts(self._array, self._region(start, stop)):
             values = stored[(slice(region[0].start - start, region[0].stop - start), *region[1:])]
             if _only(values[:1], fill) and _only(values, fill) and not zarr_chunks.is_stored(self._array, key):
                 msg = (
                     f"Chunk {key} of {self.name} (rows {region[0].start}:{region[0].stop}) was stored when the "
-                    "array was opened and is gone now. Restore it and start again."
+                    f"array was opened and is gone now. {zarr_chunks.RESTORE}."
                 )
                 raise MissingChunks(msg)
 
-    def _undecodable(self, start: int, stop: int, error: Exception) -> InvalidData:
-        broken = []
-        for key, region in self._chunks(start, stop):
-            try:
-                self._array[region]
-            except _DECODING_ERRORS:
-                broken.append(key)
-        what = f"Chunk {', '.join(broken)}" if broken else f"A chunk of rows {start}:{stop}"
-        return InvalidData(
-            f"{what} of {self.name} cannot be decoded: {error}. It is truncated or was altered after it was "
-            "written: restore it from a copy or write it again."
-        )
-
-    def _chunks(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, ...]]]:
-        """Keys of the stored objects that hold rows start:stop, and their parts within these rows."""
-        lengths = zarr_chunks.storage_shape(self._array)
-        ranges = [range(start // lengths[0], -(-stop // lengths[0]))]
-        ranges += [range(n) for n in zarr_chunks.storage_grid(self._array)[1:]]
-        for at in product(*ranges):
-            ends = zip(at, lengths, self._array.shape, strict=True)
-            region = [slice(a * length, min((a + 1) * length, n)) for a, length, n in ends]
-            region[0] = slice(max(region[0].start, start), min(region[0].stop, stop))
-            yield zarr_chunks.chunk_key(self._array, at), tuple(region)
+    def _region(self, start: int, stop: int) -> tuple[slice, ...]:
+        return slice(start, stop), *(slice(0, n) for n in self._array.shape[1:])
 
     def locate(self, row: int, feature: int) -> str:
         """Name a value and the stored chunk (shard) that holds it."""
@@ -196,13 +180,6 @@ class ZarrSource(Source):
 
 def _only(values: NDArray[Any], fill: Any) -> bool:
     return bool(np.all(values == fill)) or (fill != fill and bool(np.all(values != values)))  # noqa: PLR0124
-
-
-def _is_decoding(error: Exception) -> bool:
-    # Codecs raise OSErrors of their own (gzip) without an errno; real I/O errors are for the engine to retry.
-    return not isinstance(error, OSError) or (
-        error.errno is None and type(error).__module__ in ("builtins", "gzip")
-    )
 
 
 def _in_memory(array: zarr.Array[Any]) -> bool:

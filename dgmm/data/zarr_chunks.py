@@ -26,6 +26,8 @@ from dgmm.errors import InvalidData
 
 Coordinates = tuple[int, ...]
 ZarrArray = zarr.Array[Any]
+# A checkpoint knows the data by it.
+RESTORE = "Restore it with its time of modification (cp -p, rsync -t) and run the same again"
 REQUESTS = 64  # in flight at once on a remote store
 T = TypeVar("T")
 
@@ -92,11 +94,15 @@ def list_chunks(array: ZarrArray) -> dict[str, Chunk]:
 
 
 def is_stored(array: ZarrArray, key: str) -> bool:
-    """Ask the store itself, not a cached listing, whether a chunk is there now."""
+    """Ask the store itself, not a cached listing, whether a chunk is there now, and not empty."""
+    path = array.store_path / key
     if isinstance(array.store, ObjectStore):
-        return sync((array.store_path / key).exists())
-    first_byte = (array.store_path / key).get(default_buffer_prototype(), RangeByteRequest(0, 1))
-    return sync(first_byte) is not None
+        try:
+            return sync(object_at(array.store, path.path)).size > 0
+        except FileNotFoundError:
+            return False
+    # Of a file that was truncated to nothing a shard reads as the fill value too.
+    return bool(sync(path.get(default_buffer_prototype(), RangeByteRequest(0, 1))))
 
 
 def missing_chunks(array: ZarrArray, stored: dict[str, Chunk]) -> Missing | None:

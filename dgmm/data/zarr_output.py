@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import NodeNotFoundError
 
 from dgmm.data.address import kind_of
@@ -112,7 +112,8 @@ class ZarrOutput(RowOutput):
                 shape=shape,
                 dtype=dtype,
                 chunks=chunks,
-                compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+                # The checksum costs nothing that can be measured, and finds what flips on the way.
+                compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()],
                 **self._described(name),
             )
             return

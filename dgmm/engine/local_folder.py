@@ -31,7 +31,7 @@ class LocalFolder(Folder):
     def make(self) -> None:
         above = self.path.absolute().parents
         new = [folder for folder in above if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o775, parents=True, exist_ok=True)
         # What is in a folder is no more durable than the folder's own name. One that was there may have
         # been made by a driver that was killed before it came to this.
         for folder in above[: len(new) + 1]:
@@ -143,7 +143,7 @@ def _link(temporary: Path, path: Path, content: bytes) -> None:
 
 def _write_new(path: Path, content: bytes) -> None:
     """Create a file, and make its content durable or remove it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
     try:
         try:
             rest = memoryview(content)

@@ -17,7 +17,7 @@ from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler, deadly
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
-from dgmm.errors import DeadlyTask
+from dgmm.errors import ClusterError, DeadlyTask
 
 Rows = NDArray[np.floating]
 BlockFunction = Callable[[Block, Rows | None], Any]
@@ -111,22 +111,35 @@ class Passes:
         return self.source.identified and (self.weights is None or self.weights.identified)
 
     def run(self, work: Work) -> Any:
-        """The sum of the work's results over all blocks."""
+        """The sum of the work's results over all blocks.
+
+        Raises
+        ------
+        DataChanged
+            Data or weights are no longer what was opened.
+        """
         started = time.perf_counter()
         leaves = self._leaves()
-        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
-            first, last = leaves[0]
-            total = _leaf(work.prepare(), *self._inputs(first, last), self.subset, RowCount(self.on_rows))
-        else:
-            try:
-                total = self.scheduler.compute(
-                    lambda token, report: self._graph(work, leaves, report, token), self.on_rows
-                )
-            except DeadlyTask as error:
-                raise self._naming_rows(error, work, leaves) from error
+        try:
+            total = self._computed(work, leaves)
+        except ClusterError:
+            self._check_unchanged()  # broken data may be what workers die of
+            raise
+        self._check_unchanged()
         seconds = time.perf_counter() - started
         self._block_seconds = seconds * min(self.scheduler.n_threads, len(leaves)) / self.source.n_blocks
         return total
+
+    def _computed(self, work: Work, leaves: list[tuple[int, int]]) -> Any:
+        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
+            first, last = leaves[0]
+            return _leaf(work.prepare(), *self._inputs(first, last), self.subset, RowCount(self.on_rows))
+        try:
+            return self.scheduler.compute(
+                lambda token, report: self._graph(work, leaves, report, token), self.on_rows
+            )
+        except DeadlyTask as error:
+            raise self._naming_rows(error, work, leaves) from error
 
     def _naming_rows(self, error: DeadlyTask, work: Work, leaves: list[tuple[int, int]]) -> DeadlyTask:
         for first, last in leaves:
@@ -136,6 +149,12 @@ class Passes:
                 found.rows = start, stop
                 return found
         return error
+
+    def _check_unchanged(self) -> None:
+        """What was computed from data that changed meanwhile is no result."""
+        for source in (self.source, self.weights):
+            if source is not None:
+                source.check_unchanged()
 
     def _inputs(self, first: int, last: int) -> tuple[Any, Any]:
         weights = None if self.weights is None else self.weights.block_input(first, last)

@@ -59,7 +59,7 @@ def warn_if_hidden(scheduler: Scheduler, directory: Address) -> None:
         return
     path = Path(plain(directory)).absolute()
     with contextlib.suppress(OSError):  # for whoever writes there to report
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o775, parents=True, exist_ok=True)
     hidden = [worker for worker, there in scheduler.on_hosts(_is_folder, path).items() if there is False]
     if hidden:
         msg = (

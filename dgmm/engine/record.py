@@ -150,7 +150,10 @@ def read(directory: Address) -> tuple[dict[str, Any], Progress]:
     """
     identity = Checkpoint.recorded_identity(directory)
     if identity is None:
-        msg = f"{directory} is a folder without checkpoints of dgmm. Pass a model file, or a fit's --checkpoint."
+        msg = (
+            f"{directory} is a folder without checkpoints of dgmm, nor data that it knows. Pass a model file, a "
+            "fit's --checkpoint, or data."
+        )
         raise SourceNotFound(msg)
     with warnings.catch_warnings():
         # It says that the fit goes on; here nothing does.

@@ -18,6 +18,7 @@ import dask
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 
+from dgmm.engine.open_scheduler import warn_if_open
 from dgmm.errors import DeadlyTask, SchedulerLost
 
 T = TypeVar("T")
@@ -270,6 +271,8 @@ def _active(*, local: bool) -> Iterator[Scheduler]:
     except ValueError:
         yield LocalScheduler()
     else:
+        if client.scheduler is not None:
+            warn_if_open(client.scheduler.address)
         yield _of_client(client)
 
 

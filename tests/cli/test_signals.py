@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import Running, dgmm, in_process, running
+from commands import Running, assert_listens_here_only, dgmm, in_process, running
 
 ONE_BLOCK = {"DASK_DGMM__BLOCKS_PER_LEAF": "1"}
 
@@ -61,18 +61,6 @@ def stop_in_turn(stops: list[Any], data: Path, tmp_path: Path) -> None:
         assert "distributed" not in finished.err
         assert not (tmp_path / "m").exists()
         assert not psutil.wait_procs(tree, timeout=20)[1], "no process is left behind"
-
-
-def assert_listens_here_only(pid: int) -> None:
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    sockets = [c for p in processes for c in connections(p) if c.status == psutil.CONN_LISTEN]
-    assert len(sockets) >= 4, "scheduler, dashboard, two workers"
-    assert {c.laddr.ip for c in sockets} == {"127.0.0.1"}
-
-
-def connections(process: psutil.Process) -> list:
-    listing = getattr(process, "net_connections", None) or process.connections  # psutil 5 has the latter
-    return listing(kind="inet")
 
 
 def test_without_a_checkpoint_a_stop_keeps_nothing_and_says_so(data: Path, tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("score three.zarr --model m", "three.zarr has 3 features"),
         ("sample --model m -n 0 --out s.zarr", "'-n'"),
         ("info nothing", "There is no model file at nothing"),
-        ("info x.zarr", "without checkpoints"),
         ("demo --out nowhere/d", "does not exist"),
         ("report", "Missing argument 'MODEL'"),
         ("report none", "There is no model file at none"),
