@@ -22,6 +22,8 @@ from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
 
 KIND = "model"
+# Squares of what is farther from the frame's origin are no doubles.
+_FARTHEST = 1e150
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +181,7 @@ class Model:
         """`ValueError` or `TypeError` for values that no fit has."""
         d = self.parameters.n_features
         right = {
+            "means": bool((np.abs(self.parameters.means) < _FARTHEST).all()),
             "frame": self.frame.shift.shape == self.frame.scale.shape == (d,)
             and np.isfinite(self.frame.shift).all() and np.isfinite(self.frame.scale).all()
             and (self.frame.scale > 0).all(),
@@ -186,7 +189,7 @@ class Model:
             "radius_squared": isinstance(self.radius_squared, float) and 0 <= self.radius_squared < np.inf,
             "converged": isinstance(self.converged, bool),
             "counts": all(type(n) is int and n >= 0 for n in (self.n_passes, self.n_rows, self.n_missing)),
-            "weight": isinstance(self.weight, float) and 0 < self.weight < np.inf,
+            "weight": isinstance(self.weight, float) and 0 <= self.weight < np.inf,
             "feature_names": len(self.feature_names) in (0, d)
             and all(isinstance(name, str) for name in self.feature_names),
             "settings": isinstance(self.settings, dict),

@@ -116,10 +116,12 @@ class Components:
         constants -= d / 2 * np.log(2 * np.pi)
         theta = np.empty((k, 0 if centred.all() else covariance.n_features(d)))
         if theta.size:
-            linear = covariance.precision_times(precisions, means)
             theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
+            with np.errstate(over="ignore"):  # of components that are centred, hence without use for theta
+                linear = covariance.precision_times(precisions, means)
+                shift = np.sum(means * linear, axis=1) / 2
             theta[:, -d - 1 : -1] = linear
             # A weight of 0: an infinity would raise the invalid flag in a GEMM.
-            theta[:, -1] = np.maximum(constants - np.sum(means * linear, axis=1) / 2, _NO_DENSITY)
+            theta[:, -1] = np.maximum(constants - shift, _NO_DENSITY)
         centres = np.where(centred[:, None], means, 0.0)
         return cls(parameters, cholesky, constants, theta, centres, centred, dtype, limits)
