@@ -49,6 +49,7 @@ def run(cells, folder):
     return [cell.outputs for cell in notebook.cells]
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_one_output_that_moves_and_then_the_mixture(tmp_path):
     (outputs,) = run([FIT.format(verbose=1)], tmp_path)
     display, result = outputs
@@ -60,6 +61,7 @@ def test_a_notebook_shows_one_output_that_moves_and_then_the_mixture(tmp_path):
     assert "converged" in Page(result.data["text/html"]).text
 
 
+@pytest.mark.slow
 def test_silent_where_nothing_is_asked_for(tmp_path):
     (outputs,) = run([FIT.format(verbose=0)], tmp_path)
     assert [output.output_type for output in outputs] == ["execute_result"]

@@ -37,6 +37,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_with_data_on_workers(here: Path) -> None:
     finished = dgmm("report", "m", "x.zarr", "-o", "r.html", "--workers", 2, "--json", cwd=here)
     assert finished.code == 0, finished.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -26,16 +25,12 @@ STOPS: list[tuple[signal.Signals, str, Callable[[Running, signal.Signals], None]
 ]
 
 
-@pytest.mark.parametrize("stops", [STOPS[-1:], pytest.param(STOPS, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_stopped_by_each_signal_in_turn_equals_unbroken(
-    stops: list[Any],
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running(*fit(data, tmp_path / "unbroken"), cwd=tmp_path) as unbroken:
-        stop_in_turn(stops, data, tmp_path)
+        stop_in_turn(data, tmp_path)
         assert in_process(monkeypatch, "info", tmp_path / "ck") == 0
         assert "iterations on all rows:" in capsys.readouterr().out
         assert unbroken.finish().code == 0
@@ -45,9 +40,9 @@ def test_stopped_by_each_signal_in_turn_equals_unbroken(
     assert (tmp_path / "m").read_bytes() == (tmp_path / "unbroken").read_bytes()
 
 
-def stop_in_turn(stops: list[Any], data: Path, tmp_path: Path) -> None:
+def stop_in_turn(data: Path, tmp_path: Path) -> None:
     call = fit(data, tmp_path / "m", "--checkpoint", tmp_path / "ck")
-    for number, line, send in stops:
+    for number, line, send in STOPS:
         with running(*call, cwd=tmp_path, **ONE_BLOCK) as command:
             command.wait_for(line)
             tree = psutil.Process(command.process.pid).children(recursive=True)

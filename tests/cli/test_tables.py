@@ -134,6 +134,7 @@ def test_npy_and_hdf5_give_the_model_of_the_array(run, tmp_path):
     assert found == pytest.approx([found[0]] * 4, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_workers_open_the_files_themselves(table, tmp_path):
     wanted = ("-k", 2, "--columns", "temp,salt,oxygen", "--sample-size", 500, "--seed", 0, "--workers", 1)
     done = dgmm("fit", "t", "--model", "m.dgmm", *wanted, cwd=tmp_path)

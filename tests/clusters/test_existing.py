@@ -53,6 +53,7 @@ def scheduler_file(tmp_path: Path, certificates) -> Iterator[Path]:
             process.wait()
 
 
+@pytest.mark.slow
 def test_certificates(tmp_path, certificates, scheduler_file):
     ours, theirs = certificates
     zarr.create_array(tmp_path / "x.zarr", data=np.random.default_rng(0).normal(size=(500, 2)))

@@ -169,9 +169,13 @@ def key_of(chunk: Chunk) -> str:
     return "/".join(parts[parts.index("c") :]) if "c" in parts else chunk.path.name.replace(".", r"\.")
 
 
-@pytest.mark.parametrize("where", ["threads", "workers"])
 @pytest.mark.parametrize(
-    "faults", [3, pytest.param(42, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.long)]
+    ("where", "faults"),
+    [
+        ("threads", 3),
+        *(pytest.param(where, 42, marks=pytest.mark.slow) for where in ("threads", "workers")),
+        *(pytest.param(where, 1000, marks=pytest.mark.long) for where in ("threads", "workers")),
+    ],
 )
 def test_a_damaged_chunk(faults: int, where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     random.seed(new_seed())
@@ -192,6 +196,7 @@ def test_a_damaged_chunk(faults: int, where: str, tmp_path: Path, request: pytes
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", CHAINS)
 def test_every_truncation_and_many_flips_of_a_chunk(chain: str, tmp_path: Path) -> None:
     """What `dgmm info` says of a checksum holds."""

@@ -65,9 +65,10 @@ def cluster(folder: Path, traps: Path, threads: int = 1, forgiven: int = 3) -> I
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deaths", "forgiven"),
-    [(1, 0), pytest.param(4, 3, marks=pytest.mark.slow), pytest.param(ENOUGH - 1, 3, marks=pytest.mark.slow)],
+    [(1, 0), (4, 3), (ENOUGH - 1, 3)],
 )
 def test_a_block_whose_workers_die_by_chance_is_computed_in_the_end(path, tmp_path, caplog, deaths, forgiven):
     traps = Traps(tmp_path / "traps", deaths)

@@ -85,7 +85,8 @@ def test_a_lost_scheduler_is_an_error_with_the_state_on_disk(path, tmp_path, fau
     tell(f"scheduler {fault}: error, resumed", 1, 1, noticed, "parameters, history")
 
 
-@pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_cluster_that_was_started_is_started_anew(path, tmp_path, caplog, fault):
     started: list[Scheduler] = []
 
