@@ -84,6 +84,8 @@ def client_of(described: Cluster) -> Iterator[Any]:
     module = _module(described)
     settings = {
         "distributed.scheduler.allowed-failures": _ALLOWED_FAILURES,
+        # Workers keep the call stacks of the last hour, a gigabyte and more that no plan has room for.
+        "distributed.worker.profile.enabled": False,
         "dgmm.worker-timeout": f"{described.workers.wait} s",
     }
     with dask.config.set(settings), module.start(described) as client:
