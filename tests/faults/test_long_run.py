@@ -72,7 +72,6 @@ def started(folder: Path, **extra: str) -> Iterator[tuple[Path, list[Watched]]]:
             process.wait()
 
 
-@pytest.mark.xfail(reason="a worker grows by 23 MiB in 100 iterations; the cause is not found yet", strict=False)
 @pytest.mark.parametrize(
     ("iterations", "warm_up", "logs"),
     [
