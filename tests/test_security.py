@@ -24,7 +24,8 @@ from dgmm.data.zarr_store import UrlStore
 from dgmm.engine import open_scheduler
 from dgmm.errors import SecurityWarning
 
-MODULES = sorted(Path(package.__file__).parent.rglob("*.py"))
+PACKAGE = Path(package.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
 EXECUTING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code"}
 CALLS = {"eval", "exec", "compile", "__import__"}
 
@@ -58,7 +59,7 @@ def executing(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: {called}()"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_that_is_loaded_can_execute(path: Path) -> None:
     assert list(executing(ast.parse(path.read_text()))) == []
 
