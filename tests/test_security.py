@@ -101,7 +101,9 @@ def test_one_warning_of_a_scheduler_on_the_network(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(open_scheduler, "_is_loopback", lambda place: False)
     zarr.create_array(tmp_path / "x", data=np.random.default_rng(0).normal(size=(200, 2)))
     with (
-        LocalCluster(1, host="127.0.0.1", dashboard_address=None, processes=False, protocol="tcp") as cluster,
+        LocalCluster(
+            1, host="127.0.0.1", dashboard_address="127.0.0.1:0", processes=False, protocol="tcp"
+        ) as cluster,
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always", SecurityWarning)
