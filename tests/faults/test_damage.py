@@ -185,7 +185,7 @@ def bounded(size: int, read: Callable[[], Any]) -> None:
     assert time.process_time() - began < 1
 
 
-EXAMPLES = [100, pytest.param(3_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
+EXAMPLES = [100, pytest.param(1_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)

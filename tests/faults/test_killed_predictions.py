@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -57,32 +58,44 @@ def units(out: Path) -> int:
     return sum(file.suffix in ("", ".parquet") for file in last.iterdir()) if last.is_dir() else 0
 
 
+def ended(pid: int) -> bool:
+    """Whether a driver has come to its end."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def workers(pid: int) -> list[int]:
-    """Once there are some."""
+    """Once there are some; none of a driver that has ended."""
     deadline = time.monotonic() + TIMEOUT
-    while True:
-        children = psutil.Process(pid).children(recursive=True)
-        if found := [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]:
-            return found
+    while not ended(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(pid).children(recursive=True)
+            if found := [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]:
+                return found
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return []
 
 
 def kill(pid: int, what: str) -> None:
     """The driver alone, one of its workers, or all of them."""
-    if what == "worker":
-        os.kill(random.choice(workers(pid)), signal.SIGKILL)
-    elif what == "driver":
-        os.kill(pid, signal.SIGKILL)
-    else:
-        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+        if what == "worker":
+            for worker in random.sample(found := workers(pid), min(1, len(found))):
+                os.kill(worker, signal.SIGKILL)
+        elif what == "driver":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            os.killpg(pid, signal.SIGKILL)
 
 
 def wait(moment: int, out: Path, pid: int) -> bool:
     """Until so many units are written; whether the driver is there still."""
     deadline = time.monotonic() + TIMEOUT
     while units(out) < moment:
-        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if ended(pid):
             return False
         assert time.monotonic() < deadline
         time.sleep(0.001)
