@@ -117,7 +117,7 @@ class Components:
         theta = np.empty((k, 0 if centred.all() else covariance.n_features(d)))
         if theta.size:
             theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
-            with np.errstate(over="ignore"):  # of components that are centred, hence without use for theta
+            with np.errstate(over="ignore"):  # only of components that are centred, whose theta nobody uses
                 linear = covariance.precision_times(precisions, means)
                 shift = np.sum(means * linear, axis=1) / 2
             theta[:, -d - 1 : -1] = linear

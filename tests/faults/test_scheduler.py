@@ -25,7 +25,6 @@ from dgmm.errors import SchedulerLost
 
 ITERATIONS = 5
 FAULTS = {"killed": signal.SIGKILL, "frozen": signal.SIGSTOP}
-SLOW = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +68,7 @@ class Strike(Silence):
             self.at = time.monotonic()
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 0.25], ids=["between passes", "in a pass"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_scheduler_is_an_error_with_the_state_on_disk(path, tmp_path, fault, moment):
@@ -129,7 +128,7 @@ def test_whatever_is_asked_of_a_frozen_scheduler_ends(tmp_path):
                 ask()
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_command_says_what_became_of_the_scheduler(path, tmp_path, fault):
     with scheduler(tmp_path) as found, found.workers(1, "--no-nanny"):
@@ -146,7 +145,7 @@ def test_the_command_says_what_became_of_the_scheduler(path, tmp_path, fault):
     assert list((tmp_path / "ck").glob("iteration-*3*"))
 
 
-@SLOW
+@pytest.mark.slow
 def test_a_cluster_that_is_closed_is_an_error_that_says_so(path):
     with (
         LocalCluster(1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as local,
