@@ -105,6 +105,8 @@ def test_no_process_grows(iterations: int, warm_up: int, logs: dict[str, str], t
         print(f"{told}; {process.descriptors[-1]} descriptors, {process.threads[-1]} threads")
         assert process.growth < 1, told
         for counts in (process.descriptors, process.threads):
-            assert max(counts[len(counts) // 2 :]) <= max(counts[: len(counts) // 2]), f"{process.name}: {counts}"
+            # A pool may start a thread late, or two; what leaks grows with the iterations.
+            half = len(counts) // 2
+            assert max(counts[half:]) <= max(counts[:half]) + 2, f"{process.name}: {counts}"
     worst = max(watched, key=lambda process: process.growth)
     tell(f"{iterations} iterations ({worst.name} grows by {worst.growth:.2f} MiB per 100)", iterations, iterations)
