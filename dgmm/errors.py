@@ -205,6 +205,27 @@ class DeadlyTask(ClusterError):
     rows: tuple[int, int] | None = None
 
 
+class HangingTask(ClusterError):
+    """A task does not end, on any worker that tries it.
+
+    Attributes
+    ----------
+    task : str
+        Its name.
+    workers : tuple of str
+        Where it hung.
+    seconds : float
+        For so long, the last time.
+    rows : tuple of int or None
+        Start and stop of the rows that it reads, if it reads some.
+    """
+
+    task: str = ""
+    workers: tuple[str, ...] = ()
+    seconds: float = 0.0
+    rows: tuple[int, int] | None = None
+
+
 class Interrupted(DgmmError):
     """The run was asked to stop; its last state is on disk."""
 

@@ -20,7 +20,8 @@ from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from dgmm.engine.blas import limit_worker_blas
-from dgmm.engine.scheduling import Build, RowCount, Scheduler, Task, deadly
+from dgmm.engine.guilty import deadly
+from dgmm.engine.scheduling import Build, RowCount, Scheduler, Task
 from dgmm.engine.watch import Watch
 from dgmm.errors import ClusterError
 
@@ -63,8 +64,8 @@ class DistributedScheduler(Scheduler):
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self._watch = Watch(client)
         self._topic = f"dgmm-{id(self):x}-{time.time_ns():x}"
+        self._watch = Watch(client, self._topic)
         # One span for all passes: Dask's own would be another one for each, and workers never forget the
         # measurements of a span: 0.2 MiB a pass where `crick` is installed.
         with span("dgmm"):
@@ -73,13 +74,13 @@ class DistributedScheduler(Scheduler):
 
     @property
     def n_threads(self) -> int:  # type: ignore[override]
-        found: int = sum(worker["nthreads"] for worker in self._watch.workers().values())
-        return max(found, 1)
+        return max(self._watch.total("threads"), 1)
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
         failed = 0
         while True:
             token = self._token()
+            self._watch.begin()
             try:
                 with self._hearing(token, on_rows):
                     ((_, value),) = self._values([build(token, _TopicReporter(self._topic, token))])
@@ -207,7 +208,7 @@ class DistributedScheduler(Scheduler):
                 return
             if deaths >= _DEATHS:
                 name = suspect.removesuffix(f"-{fresh}") if ours else str(suspect)
-                raise deadly(name, deaths, f"the task {name} ends") from killed
+                raise deadly(name, deaths) from killed
 
     def memory_per_thread(self) -> int | None:
         workers = self._watch.workers().values()

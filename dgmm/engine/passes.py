@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
-from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler, deadly
+from dgmm.engine.guilty import naming_rows
+from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
-from dgmm.errors import ClusterError, DeadlyTask
+from dgmm.errors import ClusterError, DeadlyTask, HangingTask
 
 Rows = NDArray[np.floating]
 BlockFunction = Callable[[Block, Rows | None], Any]
@@ -122,6 +123,8 @@ class Passes:
         leaves = self._leaves()
         try:
             total = self._computed(work, leaves)
+        except HangingTask:
+            raise  # to look at the data may hang as well
         except ClusterError:
             self._check_unchanged()  # broken data may be what workers die of
             raise
@@ -138,17 +141,12 @@ class Passes:
             return self.scheduler.compute(
                 lambda token, report: self._graph(work, leaves, report, token), self.on_rows
             )
-        except DeadlyTask as error:
-            raise self._naming_rows(error, work, leaves) from error
-
-    def _naming_rows(self, error: DeadlyTask, work: Work, leaves: list[tuple[int, int]]) -> DeadlyTask:
-        for first, last in leaves:
-            if error.task == _leaf_name(work, first):
-                start, stop = int(self.source.bounds[first]), int(self.source.bounds[last])
-                found = deadly(error.task, error.deaths, f"rows {start}:{stop} of {self.source.name} end")
-                found.rows = start, stop
-                return found
-        return error
+        except (DeadlyTask, HangingTask) as error:
+            for first, last in leaves:
+                if error.task == _leaf_name(work, first):
+                    start, stop = int(self.source.bounds[first]), int(self.source.bounds[last])
+                    raise naming_rows(error, start, stop, self.source.name) from error
+            raise
 
     def _check_unchanged(self) -> None:
         """What was computed from data that changed meanwhile is no result."""

@@ -19,7 +19,7 @@ from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 
 from dgmm.engine.open_scheduler import warn_if_open
-from dgmm.errors import DeadlyTask, SchedulerLost
+from dgmm.errors import SchedulerLost
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -67,17 +67,6 @@ class RowCount:
     def __call__(self, rows: int) -> None:
         self._done += rows
         self._on_rows(self._done)
-
-
-def deadly(task: str, deaths: int, culprit: str) -> DeadlyTask:
-    """An error that says who is guilty: `culprit` is the beginning of a sentence."""
-    error = DeadlyTask(
-        f"{culprit} every worker that computes it: {deaths} died, the last of them while nothing else ran. Not "
-        "enough memory, a damaged chunk or a fault in a library may be why: look at the logs of the workers. The "
-        "last state is in the checkpoint, if there is one; mend the cause, and run the same fit again."
-    )
-    error.task, error.deaths = task, deaths
-    return error
 
 
 class LocalScheduler(Scheduler):
