@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from dgmm.data.blocks import BlockInput, ComputedBlocks, StoredBlocks
 from dgmm.data.boxes import Box, Boxes
 from dgmm.data.grid_features import GridFeatures, chosen
+from dgmm.data.grid_weights import on_grid, refuse_another_grid
 from dgmm.data.rows import Rows
 from dgmm.data.source import Missing, Source
-from dgmm.errors import InvalidWeights
 
 if TYPE_CHECKING:
     import xarray
@@ -203,47 +203,13 @@ class GridSource(Source):
         InvalidWeights
             Other dimensions, extents or coordinates.
         """
-        found = weights if isinstance(weights, GridSource) else self._on_grid(weights)
-        mine, theirs = self.features, found.features
-        extents = dict(zip(mine.sample_dims, mine.grid, strict=True))
-        for dim, n in zip(theirs.sample_dims, theirs.grid, strict=True):
-            if extents.get(dim) != n:
-                msg = (
-                    f"the sample weights in {found.name} have {n} values along {dim}; the sample dimensions of "
-                    f"{self.name} are {_spelled(extents)}."
-                )
-                raise InvalidWeights(msg)
-            if not self._same_coordinate(found, dim):
-                msg = f"the sample weights in {found.name} have other coordinates along {dim} than {self.name}."
-                raise InvalidWeights(msg)
-        if len(theirs.names) != 1:
-            listed = ", ".join(theirs.names)
-            msg = f"{found.name} has {len(theirs.names)} variables ({listed}); expected one weight a cell."
-            raise InvalidWeights(msg)
+        found = (
+            weights
+            if isinstance(weights, GridSource)
+            else grid_source(on_grid(weights, self), None, (), "sample_weight")
+        )
+        refuse_another_grid(self, found)
         return found._broadcast(self)
-
-    def _on_grid(self, weights: Any) -> GridSource:
-        """Weights as variables on a grid."""
-        import xarray
-
-        if not isinstance(weights, xarray.DataArray | xarray.Dataset):
-            values = weights if hasattr(weights, "shape") else np.asarray(weights)
-            f = self.features
-            if values.shape in ((self.n_rows,), (self.n_rows, 1)):
-                values = values.reshape(f.grid)
-            if values.shape != f.grid:
-                grid = _spelled(dict(zip(f.sample_dims, f.grid, strict=True)))
-                msg = f"sample weights have the shape {values.shape}; expected one a cell of {self.name}: {grid}."
-                raise InvalidWeights(msg)
-            weights = xarray.DataArray(values, dims=f.sample_dims)
-        if isinstance(weights, xarray.DataArray):
-            weights = weights.to_dataset(name="weight")
-        return grid_source(weights, None, (), "sample_weight")
-
-    def _same_coordinate(self, other: GridSource, dim: str) -> bool:
-        known = (self.coordinates, other.coordinates)
-        pair = [found[dim].values for found in known if found is not None and dim in found.coords]
-        return len(pair) < 2 or bool(np.array_equal(pair[0], pair[1]))
 
     def _broadcast(self, source: GridSource) -> Self:
         """The same variable on the grid, and in the boxes, of another source."""
@@ -318,7 +284,3 @@ class DaskGrid(GridSource):
 
 def _assembled(features: GridFeatures, box: Box, *pieces: NDArray[Any]) -> Rows:
     return features.rows(box, [np.asarray(piece) for piece in pieces])
-
-
-def _spelled(extents: dict[str, int]) -> str:
-    return ", ".join(f"{dim}: {n}" for dim, n in extents.items())

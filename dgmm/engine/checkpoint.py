@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from dgmm.data.address import Address
 from dgmm.engine import archive
 from dgmm.engine.archive import JSON
+from dgmm.engine.differences import refuse_another, warn_of_another
 from dgmm.engine.folder import Changed, File, Folder, folder_at
 from dgmm.engine.ownership import Ownership
 from dgmm.errors import (
     CheckpointError,
-    CheckpointMismatch,
     CorruptFile,
     DamagedFileWarning,
-    EnvironmentWarning,
     ForeignFile,
     InvalidParameter,
     ReadFailed,
@@ -88,7 +87,7 @@ class Checkpoint:
         self._ownership = Ownership(self.folder)
         recorded = self._compare()
         if recorded is not None:
-            _warn_of_differences(self.folder.address, recorded.get("environment", {}), self._environment)
+            warn_of_another(self.folder.address, recorded.get("environment", {}), self._environment)
         if "seed" in self.identity and self.identity["seed"] is None:
             msg = f"seed is None and {self.folder.address} records none; draw a seed and pass it"
             raise InvalidParameter(msg)
@@ -252,17 +251,7 @@ class Checkpoint:
         """Refuse another identity; adopt the recorded seed where ours is None."""
         if "seed" in self.identity and self.identity["seed"] is None and recorded.get("seed") is not None:
             self.identity["seed"] = recorded["seed"]
-        differences = [
-            _difference(key, recorded.get(key), self.identity.get(key))
-            for key in sorted(recorded.keys() | self.identity.keys())
-            if recorded.get(key) != self.identity.get(key)
-        ]
-        if differences:
-            msg = (
-                f"{self.folder.address} holds the checkpoints of another fit: {'; '.join(differences)}. "
-                f"Remove {self.folder.address} to start anew, or choose another checkpoint directory"
-            )
-            raise CheckpointMismatch(msg)
+        refuse_another(self.folder.address, recorded, self.identity)
 
 
 def _file_of(name: str) -> str:
@@ -299,23 +288,3 @@ def _newest_header(folder: Folder) -> dict[str, Any] | None:
     if failure:
         raise failure
     return None
-
-
-def _difference(key: str, recorded: JSON, ours: JSON) -> str:
-    if key in {"data", "weights"} and isinstance(recorded, str) and isinstance(ours, str):
-        return f"the {key} changed (fingerprint {recorded:.12}… now {ours:.12}…)"
-    return f"{key} was {recorded!r}, now {ours!r}"
-
-
-def _warn_of_differences(directory: str, recorded: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    changed = [
-        f"{key} was {recorded.get(key, 'unknown')}, now {ours.get(key, 'unknown')}"
-        for key in sorted(recorded.keys() | ours.keys())
-        if recorded.get(key) != ours.get(key)
-    ]
-    if changed:
-        msg = (
-            f"{directory} was written in another environment ({'; '.join(changed)}): the fit goes on, "
-            "but its results may differ in the last bits from an unbroken run"
-        )
-        warnings.warn(msg, EnvironmentWarning, stacklevel=3)

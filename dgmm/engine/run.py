@@ -15,6 +15,7 @@ from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
+from dgmm.engine.identity import contest_identity, fit_identity
 from dgmm.engine.memory import check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.origin import Choice, Origin
@@ -106,7 +107,7 @@ def fit_model(
         weights,
         [(settings.n_components, settings.covariance)] * settings.n_finalists,
         settings.sample_rows(source),
-        lambda content: record.identity(source, weights, settings, settings.seed, content),
+        lambda content: fit_identity(source, weights, settings, settings.seed, content),
         checkpoint,
         observer or Silence(),
     )
@@ -140,7 +141,7 @@ def select_model(
         weights,
         [(k, covariance_type(kind)) for k, kind in contest.candidates],
         contest.sample_rows(source),
-        lambda content: record.contest_identity(source, weights, contest, contest.settings.seed, content),
+        lambda content: contest_identity(source, weights, contest, contest.settings.seed, content),
         checkpoint,
         observer or Silence(),
     )
