@@ -106,7 +106,7 @@ def _fit(identity: dict[str, Any], found: Progress, facts: dict[str, Any]) -> tu
     best = max((found.finalists or found.runs).values(), key=lambda run: run.rank, default=None)
     rows = (found.scan.n_rows if found.finalists else len(found.scan.rows)) if found.scan else 0
     more: dict[str, Any] = {
-        "log_likelihood": best.state.log_likelihood if best else None,
+        "log_likelihood": finite(best.state.log_likelihood) if best else None,
         "history": history_json(best.trace, rows) if best else [],
     }
     lines = [

@@ -234,6 +234,10 @@ def _identify(header: Any, kind: str, name: str) -> None:
     if header.get("kind") != kind:
         msg = f"{name} is a dgmm {header.get('kind')} file, but a {kind} file was expected; pass another file"
         raise ForeignFile(msg)
+    written_with = header.get("versions")
+    if not isinstance(written_with, dict) or not all(isinstance(text, str) for text in written_with.values()):
+        msg = f"{name} does not say which versions wrote it; dgmm did not write it"
+        raise ForeignFile(msg)
 
 
 def _member(file: zipfile.ZipFile, name: str, limit: int) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dgmm.data.source import Source
 from dgmm.engine.settings import Contest, Settings, Start
+from dgmm.mixture.covariance import COVARIANCE_TYPES
 from dgmm.mixture.expectation import tile_rows
 
 
@@ -62,6 +64,32 @@ def contest_identity(
         "criterion": contest.criterion,
         "holdout": contest.holdout,
     }
+
+
+def check(recorded: Mapping[str, Any]) -> None:
+    """`ValueError` for an identity that neither a fit nor a selection has."""
+    selects = "candidates" in recorded
+    right = {
+        "n_init": _is_count(recorded.get("n_init")),
+        "seed": type(recorded.get("seed")) is int,
+        "standardize": type(recorded.get("standardize", False)) is bool,
+        "candidates": not selects or _are_names(recorded["candidates"]),
+        "criterion": not selects or isinstance(recorded.get("criterion"), str),
+        "holdout": not selects or type(recorded.get("holdout")) in (int, float),
+        "n_components": selects or _is_count(recorded.get("n_components")),
+        "covariance_type": selects or recorded.get("covariance_type") in tuple(COVARIANCE_TYPES),
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        msg = f"an identity whose {', '.join(wrong)} no fit has"
+        raise ValueError(msg)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _start_digest(start: Start) -> str | None:

@@ -100,14 +100,37 @@ class Origin:
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> Origin:
-        """The inverse; what a file of an earlier version lacks is empty."""
+        """The inverse; what a file of an earlier version lacks is empty.
+
+        Any exception where `pack` has not written it.
+        """
         found = {part.name: packed[part.name] for part in fields(cls) if part.name in packed}
         for name in ("given", "collapsed", "outlying"):
             found[name] = tuple(found.get(name, ()))
         if found.get("choice") is not None:
             choice = found["choice"]
             found["choice"] = Choice(choice["criterion"], choice["holdout"], tuple(map(_entry, choice["table"])))
-        return cls(**found)
+        origin = cls(**found)
+        origin._check()
+        return origin
+
+    def _check(self) -> None:
+        """`ValueError` for what no fit has."""
+        right = {
+            "data": isinstance(self.data, str),
+            "opened_with": isinstance(self.opened_with, dict),
+            "fingerprint": isinstance(self.fingerprint, str),
+            "weights": self.weights is None or isinstance(self.weights, str),
+            "given": all(isinstance(name, str) for name in self.given),
+            "components": all(type(k) is int for k in (*self.collapsed, *self.outlying)),
+            "versions": isinstance(self.versions, dict)
+            and all(isinstance(version, str) for version in self.versions.values()),
+            "choice": self.choice is None
+            or (isinstance(self.choice.criterion, str) and type(self.choice.holdout) in (int, float)),
+        }
+        if wrong := [name for name, is_right in right.items() if not is_right]:
+            msg = f"{', '.join(wrong)} of another kind"
+            raise ValueError(msg)
 
 
 def _address(source: Source) -> str:
@@ -122,7 +145,13 @@ def _address(source: Source) -> str:
 
 def _entry(line: dict[str, Any]) -> Entry:
     known: dict[str, Any] = {name: math.nan if value is None else value for name, value in line.items()}
-    return Entry(**known)
+    entry = Entry(**known)
+    for part in fields(Entry):
+        # Annotations are text; a float that is a whole number was written by somebody else.
+        if type(value := getattr(entry, part.name)).__name__ != part.type:
+            msg = f"{part.name} of a candidate is {value!r}"
+            raise ValueError(msg)
+    return entry
 
 
 def _finite(value: Any) -> Any:

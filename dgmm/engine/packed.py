@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,21 @@ def unpack_runs(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> d
             tuple(header["outlying"][i]),
             header["searched"][i],
         )
+        _check_run(name, runs[name])
     return runs
+
+
+def _check_run(name: Any, run: Run) -> None:
+    """`ValueError` or `TypeError` for what no run has; a checksum says nothing of who wrote a file."""
+    right = {
+        "name": isinstance(name, str),
+        "failed": isinstance(run.failed, str),
+        "components": all(type(k) is int for k in (*run.collapsed, *run.outlying)),
+        "searched": type(run.searched) in (int, float),
+        "history": all(type(value) is float for value in run.state.history),
+        "trace": all(type(value) is float for step in run.trace for value in astuple(step)),
+    }
+    _refuse("run", right)
 
 
 def _acceleration_header(memory: Acceleration | None) -> dict[str, Any] | None:
@@ -125,7 +140,7 @@ def pack_scan(scan: Scan) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
 
 def unpack_scan(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Scan:
     """The inverse."""
-    return Scan(
+    scan = Scan(
         frame=Frame(arrays["shift"], arrays["scale"]),
         mean=arrays["mean"],
         variance=arrays["variance"],
@@ -135,3 +150,32 @@ def unpack_scan(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Scan
         weights=arrays.get("row_weights"),
         **header,
     )
+    _check_scan(scan)
+    return scan
+
+
+def _check_scan(scan: Scan) -> None:
+    """The same of a scan."""
+    d = scan.frame.shift.shape
+    of_features = (scan.frame.shift, scan.frame.scale, scan.mean, scan.variance, scan.low, scan.high)
+    right = {
+        "counts": all(type(n) is int and n >= 0 for n in (scan.n_rows, scan.n_missing, scan.n_passes)),
+        "features": len(d) == 1 and d[0] > 0
+        and all(a.shape == d and a.dtype.kind == "f" and np.isfinite(a).all() for a in of_features),
+        "frame": (scan.frame.scale > 0).all() and (scan.variance >= 0).all(),
+        "rows": scan.rows.ndim == 2 and scan.rows.shape[1:] == d and len(scan.rows) > 0
+        and scan.rows.dtype.kind == "f" and np.isfinite(scan.rows).all(),
+        "weights": scan.weights is None
+        or (scan.weights.shape == scan.rows.shape[:1] and scan.weights.dtype.kind == "f"),
+        "weight": type(scan.weight) in (int, float) and 0 <= scan.weight < np.inf,
+        "radius_squared": type(scan.radius_squared) in (int, float) and 0 <= scan.radius_squared < np.inf,
+        "complete": isinstance(scan.complete, bool),
+        "content": isinstance(scan.content, str),
+    }  # fmt: skip
+    _refuse("scan", right)
+
+
+def _refuse(what: str, right: Mapping[str, Any]) -> None:
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        msg = f"a {what} whose {', '.join(wrong)} is of another kind or size"
+        raise ValueError(msg)

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any
 
+import numpy as np
+
 from dgmm.data.address import Address
 from dgmm.engine.checkpoint import Checkpoint
 from dgmm.engine.events import Event, Iterated, Judged, Progress, Scanned, Searched
+from dgmm.engine.identity import check
 from dgmm.engine.likelihood import Criteria
 from dgmm.engine.packed import pack_runs, pack_scan, unpack_runs, unpack_scan
 from dgmm.engine.sampled import Run
@@ -66,7 +69,11 @@ def _load(checkpoint: Checkpoint) -> Progress:
             runs |= unpack_runs(*found)
     latest = checkpoint.load_latest(_ITERATION)
     finalists = {} if latest is None else unpack_runs(*latest[1:])
-    return Progress(unpack_scan(*record), runs, finalists, _judged(checkpoint, finalists or runs))
+    scan = unpack_scan(*record)
+    if {run.state.parameters.n_features for run in (*runs.values(), *finalists.values())} - {len(scan.mean)}:
+        msg = "runs of another number of features than the scan"
+        raise ValueError(msg)
+    return Progress(scan, runs, finalists, _judged(checkpoint, finalists or runs))
 
 
 def read(directory: Address) -> tuple[dict[str, Any], Progress]:
@@ -76,6 +83,8 @@ def read(directory: Address) -> tuple[dict[str, Any], Progress]:
     ------
     SourceNotFound
         There is nothing of dgmm in it.
+    CorruptFile
+        What there is dgmm does not write.
     """
     identity = Checkpoint.recorded_identity(directory)
     if identity is None:
@@ -84,6 +93,11 @@ def read(directory: Address) -> tuple[dict[str, Any], Progress]:
             "fit's --checkpoint, or data."
         )
         raise SourceNotFound(msg)
+    try:
+        check(identity)
+    except ValueError as error:
+        msg = f"{directory} holds {error}: dgmm does not write that; remove {directory} to start anew"
+        raise CorruptFile(msg) from error
     with warnings.catch_warnings():
         # It says that the fit goes on; here nothing does.
         warnings.simplefilter("ignore", EnvironmentWarning)
@@ -117,5 +131,9 @@ def _judged(checkpoint: Checkpoint, runs: Mapping[str, Run]) -> Judged | None:
     parts = [
         {name: Criteria(*values) for name, values in record[0][part].items()} for part in ("criteria", "held_out")
     ]
+    for found in (*parts[0].values(), *parts[1].values()):
+        if not (np.isfinite(astuple(found)).all() and found.weight > 0):
+            msg = f"{found} of no rows"
+            raise ValueError(msg)
     judged = Judged(parts[0], parts[1], record[0]["reached"])
     return judged if judged.applies_to(runs) else None

@@ -158,7 +158,8 @@ def _seeded(settings: Settings, checkpoint: Address | None, *, seed_is_given: bo
     if seed_is_given:
         return settings
     recorded = Checkpoint.recorded_identity(checkpoint) if checkpoint is not None else None
-    return replace(settings, seed=recorded["seed"] if recorded else secrets.randbits(32))
+    seed = recorded.get("seed") if recorded else None
+    return replace(settings, seed=seed if type(seed) is int else secrets.randbits(32))
 
 
 def _model(

@@ -5,6 +5,7 @@ Damaged are the golden files: a change of the format comes with new ones.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -23,6 +24,7 @@ from facts import tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgmm.cli.info import info
 from dgmm.engine import archive, record
 from dgmm.engine.model import Model
 from dgmm.errors import CorruptFile, DgmmError, DgmmWarning, FileError
@@ -132,9 +134,9 @@ def mutated_array(draw: Callable[..., Any], content: bytes) -> bytes:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if draw(st.booleans()):
         values = array.ravel().copy()
-        values[draw(st.integers(0, max(0, values.size - 1))) : None : 3] = draw(
-            st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1e300, 5e-324])
-        )
+        other = draw(st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1e300, 5e-324]))
+        with np.errstate(over="ignore"):  # of float32
+            values[draw(st.integers(0, max(0, values.size - 1))) : None : 3] = other
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, values.reshape(array.shape) if draw(st.booleans()) else values)
         return buffer.getvalue()
@@ -185,6 +187,13 @@ def bounded(size: int, read: Callable[[], Any]) -> None:
     assert time.process_time() - began < 1
 
 
+def shown(path: Path) -> None:
+    """What ``dgmm info`` says, to people and to programs."""
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+        for options in ([], ["--json"]):
+            info.main([str(path), *options], standalone_mode=False)
+
+
 EXAMPLES = [100, pytest.param(1_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
 
 
@@ -198,6 +207,7 @@ def test_a_deceiving_model_raises_our_errors_only(tmp_path, examples):
         with np.errstate(all="ignore"):  # absurd numbers have absurd densities, which harm nobody
             model.in_data_units()
             list(model.e_step().posterior(rows))
+        shown(path)
 
     @settings(max_examples=examples)
     @given(deceiving([name for name in FILES if kind_of(name) == "model"]))
@@ -223,8 +233,43 @@ def test_a_deceiving_checkpoint_raises_our_errors_only(tmp_path, examples):
         try:
             size = sum(file.stat().st_size for file in path.parent.iterdir())
             bounded(size, lambda: record.read(path.parent))
+            bounded(size, lambda: shown(path.parent))
         finally:
             path.write_bytes(sound)
 
     deceive()
     tell("a checkpoint file made to deceive", examples, examples)
+
+
+OTHERS = (None, [], {}, "x", -1, 0.5)
+
+
+@pytest.mark.parametrize("name", ["fit", "selection"])
+def test_an_identity_that_all_files_agree_on_may_be_wrong_too(tmp_path, name):
+    folder = tmp_path / name
+    shutil.copytree(GOLDEN / name, folder)
+    content = {path: members(f"{name}/{path.name}") for path in folder.glob("*.npz")}
+    sound = json.loads(next(iter(content.values()))["header.json"])["identity"]
+    refused = set()
+    for key in sound:
+        without = {other: value for other, value in sound.items() if other != key}
+        for identity in (without, *({**without, key: value} for value in OTHERS)):
+            for path, parts in content.items():
+                header = json.loads(parts["header.json"]) | {"identity": identity}
+                path.write_bytes(packed(parts | {"header.json": json.dumps(header).encode()}))
+            try:
+                shown(folder)
+            except CorruptFile:
+                refused.add(key)
+    assert refused >= {"n_init", "seed"} | ({"candidates", "criterion", "holdout"} & sound.keys())
+    assert refused >= {"n_components", "covariance_type"} & sound.keys()
+
+
+def test_an_empty_identity_is_none(tmp_path):
+    folder = tmp_path / "fit"
+    folder.mkdir()
+    parts = members("fit/scan.npz")
+    header = json.loads(parts["header.json"]) | {"identity": {}}
+    (folder / "scan.npz").write_bytes(packed(parts | {"header.json": json.dumps(header).encode()}))
+    with pytest.raises(CorruptFile, match=r"whose n_init, seed, n_components, covariance_type no fit has.*remove"):
+        shown(folder)
