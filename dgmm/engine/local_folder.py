@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import uuid
@@ -17,7 +18,7 @@ _TEMPORARY = re.compile(r"\.[a-z0-9-]+\.(?:npz|json)\.[0-9a-f]+\.tmp")
 
 
 class LocalFolder(Folder):
-    """A folder of a file system, which may be a network's: there are no locks.
+    """A folder of a file system, which may be a network's: nothing that must not fail relies on locks.
 
     Parameters
     ----------
@@ -62,7 +63,9 @@ class LocalFolder(Folder):
             raise _read_failed(path, error) from error
 
     def write(self, name: str, content: bytes) -> None:
-        with self._writing(name, content) as (path, temporary):
+        # Nobody owns this folder, who would sweep it.
+        _sweep_dead(self.path, name)
+        with self._writing(name, content, locked=True) as (path, temporary):
             temporary.replace(path)
             _sync(self.path)
 
@@ -73,7 +76,7 @@ class LocalFolder(Folder):
     def put(
         self, name: str, content: bytes, over: Version | None, check: Callable[[], None] = lambda: None
     ) -> Version:
-        with self._writing(name, content) as (path, temporary):
+        with self._writing(name, content, locked=False) as (path, temporary):
             # If somebody takes the folder over from here on, the temporary file is swept away.
             check()
             if over is None:
@@ -102,19 +105,23 @@ class LocalFolder(Folder):
             raise PermissionError(msg)
 
     @contextlib.contextmanager
-    def _writing(self, name: str, content: bytes) -> Iterator[tuple[Path, Path]]:
+    def _writing(self, name: str, content: bytes, *, locked: bool) -> Iterator[tuple[Path, Path]]:
         """A temporary file that holds the content durably, and where it is to be put."""
         # Not named after the process: in containers many have the same number, and one that was frozen
         # and superseded must not find its successor's file under its own file's name.
         path, temporary = self.path / name, self.path / f".{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            _write_new(temporary, content)
-            yield path, temporary
-        except OSError as error:
-            raise _write_failed(path, len(content), error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with contextlib.ExitStack() as until_it_is_in_place:
+            try:
+                descriptor = _create_locked(temporary) if locked else _create(temporary)
+                if locked:
+                    until_it_is_in_place.callback(os.close, os.dup(descriptor))
+                _fill(descriptor, temporary, content)
+                yield path, temporary
+            except OSError as error:
+                raise _write_failed(path, len(content), error) from error
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[File] | None:
@@ -136,14 +143,52 @@ def _link(temporary: Path, path: Path, content: bytes) -> None:
         raise Changed from None
     except OSError:  # no hard links on this file system
         try:
-            _write_new(path, content)
+            _fill(_create(path), path, content)
         except FileExistsError:
             raise Changed from None
 
 
-def _write_new(path: Path, content: bytes) -> None:
-    """Create a file, and make its content durable or remove it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
+def _sweep_dead(folder: Path, name: str) -> None:
+    """Delete the temporary files of a file whose writers are dead: whoever lives has its own locked."""
+    temporary = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{32}}\.tmp")
+    with contextlib.suppress(OSError):
+        for file in _files(folder) or ():
+            if temporary.fullmatch(file.name):
+                _delete_unlocked(folder / file.name)
+
+
+def _delete_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
+
+
+def _create_locked(path: Path) -> int:
+    """Open a new file, locked until the last copy of the descriptor is closed."""
+    while True:
+        descriptor = _create(path)
+        with contextlib.suppress(OSError):  # no locks on this file system: then nobody sweeps
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            os.close(descriptor)  # taken for a dead writer's before it was locked
+        except OSError:
+            return descriptor  # the next call will tell
+        else:
+            return descriptor
+
+
+def _fill(descriptor: int, path: Path, content: bytes) -> None:
+    """Write a new file, close it, and make its content durable or remove it."""
     try:
         try:
             rest = memoryview(content)

@@ -115,16 +115,17 @@ def kill_many(root: str, kills: int, seed: int) -> dict[str, object]:
             acknowledged |= dict(said)
         saver.bury()
         fell_in[board.read()] += 1
-        for left in Path(root).glob(".model.dgmm.*.tmp"):
-            left.unlink()  # which nobody sweeps but the user; it must not fill a disk
         if loss := lost(root, acknowledged):
             losses.append(f"kill {number}, {board.read()}: {loss}")
     with checkpoint_at(root) as checkpoint:
         left = sorted(file.name for file in checkpoint.folder.list())
         epoch = checkpoint.epoch
+        number = last(checkpoint) + 1
+        save_rounds(checkpoint, root, range(number, number + 1), 3, lambda *_: None)
+    beside = sorted(path.name for path in Path(root).iterdir())
     return {
         "kills": kills, "losses": losses, "longest_s": longest, "fell_in": dict(fell_in.most_common()),
-        "acknowledged": acknowledged, "left": left, "epoch": epoch,
+        "acknowledged": acknowledged, "left": left, "beside": beside, "epoch": epoch,
     }  # fmt: skip
 
 

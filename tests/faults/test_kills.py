@@ -12,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import environment
+from commands import ROOT, environment
 from facts import new_seed, tell
+from file_calls import Call, Perform, intercepted
+from killing import stage
 from saver import KINDS, checkpoint_at, last, lost
 
+from dgmm.engine import archive
 from dgmm.engine.checkpoint import KEPT_STEPS
 
 HERE = Path(__file__).parent
@@ -36,6 +39,7 @@ def test_a_killed_saver_has_lost_nothing(tmp_path, kills):
     files = [re.sub(r"\d+", "N", name) for name in facts["left"]]
     assert files.count("iteration-N.npz") <= KEPT_STEPS + 1
     assert set(files) == {"iteration-N.npz", "judged.npz", "owner-N.json"}  # and no temporary file
+    assert facts["beside"] == ["checkpoint", "model.dgmm"]
     if kills >= 1_000:  # they met the stages of a write; chance passes over one or two of the short ones
         assert len(set(facts["stages"]) - set(facts["fell_in"])) <= (2 if kills < 10_000 else 0)
     tell("SIGKILL of a saving process", kills, kills, facts["longest_s"], "all states")
@@ -74,3 +78,39 @@ def hear(line: str, acknowledged: dict[str, int]) -> None:
     if line.endswith("\n"):
         kind, number = line.split()
         acknowledged[kind] = int(number)
+
+
+ELSEWHERE = """
+import pathlib, sys
+import saver
+path, dead = map(pathlib.Path, sys.argv[1:])
+dead.touch()
+saver.archive.write(path, b"theirs")
+assert not dead.exists()
+"""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before each call", "after each call"])
+def test_whoever_saves_a_model_leaves_alone_what_another_one_is_writing(tmp_path, after):
+    path, dead = tmp_path / "model.dgmm", tmp_path / f".model.dgmm.{'0' * 32}.tmp"
+    neighbours = [tmp_path / f".other.dgmm.{'0' * 32}.tmp", tmp_path / ".model.dgmm.mine.tmp"]
+    calls = set()
+
+    def save_from_elsewhere(call: Call, perform: Perform) -> object:
+        done = perform() if after else None
+        if stage(call) in calls:
+            return done if after else perform()
+        calls.add(stage(call))
+        subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, path, dead],
+            env=environment(PYTHONPATH=f"{ROOT}:{HERE}"), check=True,
+        )  # fmt: skip
+        return done if after else perform()
+
+    for neighbour in neighbours:
+        neighbour.touch()
+    with intercepted(tmp_path, save_from_elsewhere):
+        archive.write(path, b"ours")
+    assert {"open model", "write model", "fsync model", "close model", "replace model"} <= calls
+    assert path.read_bytes() == b"theirs"  # who came last; ours was put in place, else it had been an error
+    assert sorted(tmp_path.iterdir()) == sorted([path, *neighbours])
