@@ -80,7 +80,6 @@ class DistributedScheduler(Scheduler):
         failed = 0
         while True:
             token = self._token()
-            self._watch.begin()
             try:
                 with self._hearing(token, on_rows):
                     ((_, value),) = self._values([build(token, _TopicReporter(self._topic, token))])
@@ -109,6 +108,8 @@ class DistributedScheduler(Scheduler):
                 )
 
     def _token(self) -> str:
+        """What makes the keys of another attempt unlike those before."""
+        self._watch.begin()
         return f"{self._topic}-{time.time_ns():x}"
 
     @contextlib.contextmanager
