@@ -78,7 +78,7 @@ def dgmm_iteration(rows: np.ndarray, truth: Parameters) -> Callable[[], float]:
     start = truth.to_frame(frame)
     ridge = 1e-6 / frame.scale**2
     passes = Passes(open_source(rows), None, LocalScheduler())
-    work = LockstepWork([Candidate(start, frame, radius)], passes.source.dtype)
+    work = LockstepWork([Candidate(start, frame, radius)], passes.source.dtype, len(rows))
 
     def iteration() -> float:
         (found,) = passes.run(work).members

@@ -46,7 +46,7 @@ _OWN_ENTRIES = frozenset({"format", "schema", "kind", "versions"})
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that shape a result."""
     found = {"python": platform.python_version()}
-    for name in ("dgmm", "numpy", "scipy"):
+    for name in ("dgmm", "numpy", "scipy", "numba"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

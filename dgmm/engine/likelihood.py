@@ -56,26 +56,30 @@ class LockstepWork:
     candidates : sequence of Candidate
     dtype : dtype
         float32 allows single precision where the guard of a mixture does.
+    n_rows : int
+        Rows of the data: many are worth compiling for.
     """
 
     name = "e-step"
 
-    def __init__(self, candidates: Sequence[Candidate], dtype: np.dtype[np.floating]) -> None:
+    def __init__(self, candidates: Sequence[Candidate], dtype: np.dtype[np.floating], n_rows: int = 0) -> None:
         self._candidates = tuple(candidates)
         self._dtype = dtype
+        self._n_rows = n_rows
 
     def prepare(self) -> PreparedLockstep:
-        return PreparedLockstep([(c.components(self._dtype), c.frame) for c in self._candidates])
+        return PreparedLockstep([(c.components(self._dtype), c.frame) for c in self._candidates], self._n_rows)
 
 
 class PreparedLockstep:
     """Components and frame of each mixture, as the leaves get them."""
 
-    def __init__(self, members: Sequence[tuple[Components, Frame]]) -> None:
+    def __init__(self, members: Sequence[tuple[Components, Frame]], n_rows: int = 0) -> None:
         self.members = members
+        self._n_rows = n_rows
 
     def begin(self) -> BlockFunction:
-        step = Lockstep(self.members)
+        step = Lockstep(self.members, self._n_rows)
         return lambda block, weights: step(block.rows, weights)
 
 

@@ -71,7 +71,8 @@ def shared_passes(
             return
         began = time.perf_counter()
         active = _sound(members, active)
-        work = LockstepWork([members[name].candidate for name in active], passes.source.dtype)
+        source, candidates = passes.source, [members[name].candidate for name in active]
+        work = LockstepWork(candidates, source.dtype, source.n_rows)
         found = passes.run(work).members if active else ()
         for name, statistics in zip(active, found, strict=True):
             member = members[name]

@@ -163,7 +163,8 @@ class Sampled:
 
     def e_step(self, parameters: Parameters, dtype: np.dtype[np.floating]) -> EStep:
         """The E-step on the sample."""
-        return EStep(Components.prepare(parameters, dtype, self.scan.radius_squared), self.scan.frame)
+        components = Components.prepare(parameters, dtype, self.scan.radius_squared)
+        return EStep(components, self.scan.frame, len(self.scan.rows))
 
     def statistics(self, parameters: Parameters) -> SufficientStatistics:
         """Of the whole sample."""

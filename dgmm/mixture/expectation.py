@@ -8,12 +8,16 @@ takes one of two kernels:
 - *centred*: for each component the differences to its mean, a triangular product, and moments about the mean;
   slower, right for any parameters. See `dgmm.mixture.components` for who gets which.
 
+Where there is much to compute, tiles for the two GEMMs go to `dgmm.mixture.compiled`, many in one call.
+
 Phi does not depend on the parameters: mixtures in *lockstep* take each tile in turn and share it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +29,9 @@ from dgmm.mixture.moments import Moments
 from dgmm.mixture.statistics import SufficientStatistics
 from dgmm.mixture.together import Together
 
+if TYPE_CHECKING:
+    from dgmm.mixture.compiled import CompiledKernel
+
 # Log-densities of a tile should stay in the second-level cache, its feature matrix in the third (measured).
 _TILE_COMPONENT_BYTES = 1 << 20
 _TILE_FEATURE_BYTES = 1 << 24
@@ -32,6 +39,9 @@ _TILE_ROWS = (64, 16384)
 # Responsibilities below 1e-26 (1e-304 in double precision) are set to that: they weigh nothing, and subnormal
 # numbers would slow the products 3-9 times (measured).
 _LEAST_EXPONENT = {np.dtype(np.float32): -60.0, np.dtype(np.float64): -700.0}
+# Rows times components times features from which the compiled kernel is worth its start: half a second for each
+# process, against some hundredths that it saves in every iteration (measured).
+WORTH_COMPILING = 8_000_000
 
 
 def tile_rows(n_components: int, n_features: int) -> int:
@@ -52,9 +62,11 @@ class Lockstep:
     ----------
     members : sequence of (Components, Frame)
         Each in its frame.
+    n_rows : int
+        Rows of the data, of which blocks come: many are worth compiling for.
     """
 
-    def __init__(self, members: Sequence[tuple[Components, Frame]]) -> None:
+    def __init__(self, members: Sequence[tuple[Components, Frame]], n_rows: int = 0) -> None:
         self._n_members = len(members)
         grouped: dict[tuple[object, ...], list[int]] = {}
         for index, (components, frame) in enumerate(members):
@@ -66,7 +78,7 @@ class Lockstep:
             )
             grouped.setdefault(key, []).append(index)
         self._groups = [
-            _Group(members[indices[0]][1], {index: _Mixture(members[index][0]) for index in indices})
+            _Group(members[indices[0]][1], {index: _Mixture(members[index][0]) for index in indices}, n_rows)
             for indices in grouped.values()
         ]
 
@@ -107,10 +119,12 @@ class EStep:
     components : Components
         In the frame.
     frame : Frame
+    n_rows : int
+        Rows of the data, of which blocks come: many are worth compiling for.
     """
 
-    def __init__(self, components: Components, frame: Frame) -> None:
-        self._alone = Lockstep([(components, frame)])
+    def __init__(self, components: Components, frame: Frame, n_rows: int = 0) -> None:
+        self._alone = Lockstep([(components, frame)], n_rows)
 
     def __call__(self, rows: Array, weights: Array | None = None) -> SufficientStatistics:
         """Statistics of a block.
@@ -141,23 +155,46 @@ class EStep:
 class _Group:
     """Mixtures, by number, that share tiles."""
 
-    def __init__(self, frame: Frame, mixtures: dict[int, _Mixture]) -> None:
+    def __init__(self, frame: Frame, mixtures: dict[int, _Mixture], n_rows: int) -> None:
         self._frame = frame
         self._mixtures = mixtures
+        self._n_rows = n_rows
         components = [mixture.components for mixture in mixtures.values()]
         most = max(c.parameters.n_components for c in components)
         features = _n_features(components[0])
         covariance = components[0].parameters.covariance
         self._tiles = Tiles(frame, covariance, features, most, tile_rows(most, features))
 
+    @cached_property
+    def _compiled(self) -> dict[int, CompiledKernel]:
+        """Of the mixtures that have enough to do for it."""
+        busy = {
+            index: mixture.components
+            for index, mixture in self._mixtures.items()
+            if worth_compiling(self._n_rows, mixture.components)
+        }
+        if not busy:
+            return {}
+        from dgmm.mixture.compiled import CompiledKernel
+
+        return {index: CompiledKernel(c, self._frame, _LEAST_EXPONENT[c.dtype]) for index, c in busy.items()}
+
     def statistics(self, rows: Array, weights: Array | None) -> dict[int, SufficientStatistics]:
         totals = {index: Moments(mixture.components) for index, mixture in self._mixtures.items()}
-        for tile in self._tiles.cut(rows, weights):
-            for index, mixture in self._mixtures.items():
+        for index, kernel in self._compiled.items():
+            refused = totals[index].add_block(kernel(rows, weights))
+            for place in refused:
+                self._add(rows[place], None if weights is None else weights[place], {index: totals[index]})
+        self._add(rows, weights, {index: totals[index] for index in totals if index not in self._compiled})
+        return {index: total.statistics() for index, total in totals.items()}
+
+    def _add(self, rows: Array, weights: Array | None, totals: dict[int, Moments]) -> None:
+        for tile in self._tiles.cut(rows, weights) if totals else ():
+            for index, total in totals.items():
+                mixture = self._mixtures[index]
                 features, centred = mixture.guarded(tile, mixture.components.dtype)
                 density, responsibilities = mixture.responsibilities(features, centred=centred)
-                totals[index].add(features, density, responsibilities, centred=centred)
-        return {index: total.statistics() for index, total in totals.items()}
+                total.add(features, density, responsibilities, centred=centred)
 
     def posterior(self, rows: Array) -> Iterator[tuple[int, slice, Array, Array]]:
         for tile in self._tiles.cut(rows):
@@ -214,6 +251,11 @@ class _Mixture:
             white = self._covariance.whiten(z - means[k][:, None], components.precision_cholesky, k)
             joint[k] = components.log_constants[k] - 0.5 * np.einsum("db,db->b", white, white)
         return joint
+
+
+def worth_compiling(n_rows: int, components: Components) -> bool:
+    """Whether a mixture takes so many rows by the compiled kernel; it has none for centred components."""
+    return n_rows * components.theta.size >= WORTH_COMPILING and not components.centred.any()
 
 
 def _n_features(components: Components) -> int:

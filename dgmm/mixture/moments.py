@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.features import Features
 from dgmm.mixture.statistics import SufficientStatistics
+
+if TYPE_CHECKING:
+    from dgmm.mixture.compiled import Totals
 
 
 class Moments:
@@ -54,6 +59,15 @@ class Moments:
             self._pooled += features.scatter
         for k in self._components.centred_indices:
             self._add_centred(features.z, responsibilities[k], k)
+
+    def add_block(self, totals: Totals) -> list[slice]:
+        """Add what the compiled kernel made of a block; the places that it leaves to others."""
+        self._two_gemm += totals.product
+        if self._covariance.pooled:
+            self._pooled += totals.scatter
+        self._log_likelihood += totals.log_likelihood
+        self._weight += totals.weight
+        return totals.refused
 
     def statistics(self) -> SufficientStatistics:
         """Statistics of the tiles so far, all of them."""

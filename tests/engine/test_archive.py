@@ -100,7 +100,7 @@ def test_the_file_is_a_plain_npz(tmp_path):
         text = file.read("header.json").decode()
     header = json.loads(text)
     assert text == json.dumps(header, sort_keys=True)
-    assert header.pop("versions").keys() == {"dgmm", "numpy", "python", "scipy"}
+    assert header.pop("versions").keys() == {"dgmm", "numba", "numpy", "python", "scipy"}
     assert header == {"format": "dgmm", "schema": 1, "kind": "model", "n": 3, "tol": 1e-5}
     assert archive.digest(path) == archive.digest(path.read_bytes())
 

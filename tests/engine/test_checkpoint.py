@@ -220,7 +220,7 @@ def test_another_environment_warns_and_goes_on(directory):
 
 def test_the_environment_is_complete():
     found = environment()
-    assert found.keys() == {"python", "numpy", "scipy", "dgmm", "blas", "machine", "cpu"}
+    assert found.keys() == {"python", "numpy", "scipy", "numba", "dgmm", "blas", "machine", "cpu"}
     assert found["numpy"] == np.__version__
     assert all(isinstance(value, str) and value for value in found.values())
 

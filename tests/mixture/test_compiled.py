@@ -1,0 +1,254 @@
+"""The compiled kernel: the statistics of the NumPy kernel, and its elementary functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numba
+import numpy as np
+import pytest
+from cases import TYPES, assert_close, mixture
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import dgmm.mixture.expectation
+from dgmm.engine.blas import one_blas_thread
+from dgmm.mixture import compiled, elementary
+from dgmm.mixture.compiled import compiled_tile_rows
+from dgmm.mixture.components import Components
+from dgmm.mixture.expectation import EStep, Lockstep, worth_compiling
+from dgmm.mixture.frame import Frame
+from dgmm.mixture.parameters import Parameters
+
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+MANY = 10**12
+FIELDS = ("counts", "first", "second", "log_likelihood", "weight")
+seeds = st.integers(0, 2**32 - 1)
+all_types = pytest.mark.parametrize("name", TYPES)
+both_dtypes = pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=str)
+
+
+def frame(d):
+    return Frame(np.full(d, 0.25), np.full(d, 2.0))
+
+
+def prepare(parameters, dtype=DOUBLE, radius_squared=30.0):
+    return Components.prepare(parameters, dtype, radius_squared)
+
+
+def both(components, rows, weights=None):
+    """Statistics by NumPy and compiled."""
+    d = rows.shape[1]
+    assert worth_compiling(MANY, components)
+    steps = EStep(components, frame(d)), EStep(components, frame(d), MANY)
+    return tuple(step(rows, weights) for step in steps)
+
+
+def assert_same_statistics(a, b, tolerance=0.0):
+    np.testing.assert_array_equal(a.centres, b.centres)
+    for field in FIELDS:
+        assert_close(getattr(a, field), getattr(b, field), tolerance, field)
+
+
+# --- exp and log ---------------------------------------------------------------------------------------------
+
+
+@numba.njit(fastmath={"contract"})
+def exp_of(values):
+    found = np.empty_like(values)
+    for i in range(len(values)):
+        found[i] = elementary.exp(values[i])
+    return found
+
+
+@numba.njit(fastmath={"contract"})
+def log_of(values):
+    found = np.empty_like(values)
+    for i in range(len(values)):
+        found[i] = elementary.log(values[i])
+    return found
+
+
+def in_ulps(function, exact, values):
+    found = function(values)
+    expected = exact(values.astype(np.longdouble))
+    return float(np.max(np.abs(found - expected) / np.spacing(np.abs(expected).astype(values.dtype))))
+
+
+@both_dtypes
+def test_exp_is_within_two_ulps(dtype):
+    rng = np.random.default_rng(0)
+    lowest = -700 if dtype == DOUBLE else -60
+    values = np.concatenate([rng.uniform(lowest, 0, 20_000), -rng.exponential(1e-3, 5_000), [0.0, lowest]])
+    assert in_ulps(exp_of, np.exp, values.astype(dtype)) < 2
+    assert exp_of(np.zeros(1, dtype)) == 1
+
+
+@both_dtypes
+def test_log_is_within_two_ulps(dtype):
+    rng = np.random.default_rng(1)
+    values = np.concatenate([1 + rng.exponential(1e-3, 5_000), rng.uniform(1, 4, 20_000), [2.0, 1e5, 1e30]])
+    assert in_ulps(log_of, np.log, values.astype(dtype)) < 2
+    assert log_of(np.ones(1, dtype)) == 0
+
+
+# --- statistics ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(TYPES),
+    k=st.integers(1, 6),
+    d=st.integers(1, 5),
+    n=st.integers(1, 150),
+    tile=st.integers(1, 80),
+    of_rows=st.sampled_from([SINGLE, DOUBLE]),
+    dtype=st.sampled_from([SINGLE, DOUBLE]),
+    weighted=st.booleans(),
+    outlier=st.booleans(),
+    seed=seeds,
+)
+def test_the_statistics_are_those_of_numpy(name, k, d, n, tile, of_rows, dtype, weighted, outlier, seed):
+    rng = np.random.default_rng(seed)
+    components = prepare(mixture(name, k, d, rng, spread=1.0, low=0.7, high=1.5), max(dtype, of_rows))
+    assume(not components.centred.any())  # one of full covariance in many dimensions is faster centred
+    rows = rng.standard_normal((n, d)).astype(of_rows)
+    if outlier:
+        rows[n // 2] += 1e5
+    weights = rng.random(n).astype(of_rows) if weighted else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_TILE_ROWS", (tile, tile))
+        patch.setattr(compiled, "_TILE_PRODUCT", 10**9)
+        expected, found = both(components, rows, weights)
+    # Of the largest moment: those of a far row dwarf the others, where single precision may be used.
+    assert_same_statistics(found, expected, 1e-11 if components.dtype == DOUBLE else 1e-4)
+
+
+@all_types
+@both_dtypes
+def test_many_tiles_and_a_short_one(name, dtype):
+    rng = np.random.default_rng(5)
+    components = prepare(mixture(name, 8, 6, rng, spread=1.0, low=0.7, high=1.5), dtype)
+    rows = rng.standard_normal((10_007, 6)).astype(dtype)
+    assert components.dtype == dtype
+    expected, found = both(components, rows, rng.random(10_007))
+    assert_same_statistics(found, expected, 1e-12 if dtype == DOUBLE else 2e-5)
+
+
+def test_tiles_that_the_guard_refuses_are_centred_as_in_numpy():
+    rng = np.random.default_rng(6)
+    components = prepare(mixture("full", 3, 2, rng, spread=1.0, low=0.7, high=1.5))
+    rows = rng.standard_normal((4_000, 2))
+    rows[1_500] = 1e9
+    expected, found = both(components, rows)
+    assert_same_statistics(found, expected, 1e-12)
+    assert found.second.max() > 1e17
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_left_to_the_numpy_kernel(value):
+    rng = np.random.default_rng(7)
+    components = prepare(mixture("diag", 3, 2, rng, spread=1.0))
+    rows = rng.standard_normal((3_000, 2))
+    rows[2_000, 1] = value
+    with np.errstate(invalid="ignore"):
+        expected, found = both(components, rows)
+    for field in FIELDS:
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), rtol=1e-12)
+
+
+def test_rows_may_lie_anyhow_and_be_read_only():
+    rng = np.random.default_rng(8)
+    components = prepare(mixture("full", 3, 4, rng, spread=1.0))
+    rows, weights = rng.standard_normal((2_000, 4)), rng.random(2_000)
+    step = EStep(components, frame(4), MANY)
+    expected = step(rows, weights)
+    wide = np.full((4_000, 9), np.nan)
+    wide[::2, 1::2] = rows
+    frozen, w = np.asfortranarray(rows), np.repeat(weights, 2)[::2]
+    frozen.flags.writeable = w.flags.writeable = False
+    for same in (wide[::2, 1::2], frozen):
+        assert_same_statistics(step(same, w), expected)
+
+
+def test_a_step_keeps_nothing_of_earlier_blocks_and_takes_empty_ones():
+    rng = np.random.default_rng(9)
+    components, blocks = prepare(mixture("tied", 3, 4, rng, spread=1.0)), rng.standard_normal((2, 3_000, 4))
+    step = EStep(components, frame(4), MANY)
+    first = step(blocks[0], None)
+    step(10 * blocks[1], rng.random(3_000))
+    assert step(blocks[0][:0]).weight == 0
+    assert_same_statistics(step(blocks[0]), first)
+
+
+def test_threads_get_the_same_bits():
+    rng = np.random.default_rng(10)
+    components = prepare(mixture("full", 5, 6, rng, spread=1.0), SINGLE)
+    rows = rng.standard_normal((200_000, 6)).astype(np.float32)
+    found = []
+    with one_blas_thread():
+        expected = EStep(components, frame(6), MANY)(rows)
+        threads = [
+            threading.Thread(target=lambda: found.append(EStep(components, frame(6), MANY)(rows)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 4
+    for statistics in found:
+        assert_same_statistics(statistics, expected)
+
+
+def test_a_weight_of_zero_has_no_rows():
+    rng = np.random.default_rng(11)
+    p = mixture("full", 3, 2, rng, spread=1.0)
+    empty = Parameters(p.covariance, np.array([0.5, 0.0, 0.5]), p.means, p.covariances)
+    expected, found = both(prepare(empty), rng.standard_normal((3_000, 2)))
+    assert_same_statistics(found, expected, 1e-12)
+    assert found.counts[1] < 1e-300
+
+
+# --- who gets it ---------------------------------------------------------------------------------------------
+
+
+def test_mixtures_in_lockstep_get_what_each_gets_alone():
+    rng = np.random.default_rng(12)
+    wide, thin = (mixture("full", 3, 4, rng, spread=1.0) for _ in range(2))
+    thin = Parameters(thin.covariance, thin.weights, thin.means, thin.covariances * 1e-10)
+    members = [(prepare(p), frame(4)) for p in (wide, thin, wide)]
+    rows = rng.standard_normal((5_000, 4))
+    assert [worth_compiling(MANY, c) for c, _ in members] == [True, False, True]
+    for member, found in zip(members, Lockstep(members, MANY)(rows).members, strict=True):
+        assert_same_statistics(found, EStep(*member, MANY)(rows))
+
+
+def test_the_rows_of_the_data_decide_not_those_of_a_block(monkeypatch):
+    rng = np.random.default_rng(13)
+    components = prepare(mixture("full", 3, 4, rng, spread=1.0))
+    least = dgmm.mixture.expectation.WORTH_COMPILING // components.theta.size + 1
+    made = []
+    original = compiled.CompiledKernel.__call__
+    monkeypatch.setattr(compiled.CompiledKernel, "__call__", lambda *given: made.append(1) or original(*given))
+    rows = rng.standard_normal((50, 4))
+    EStep(components, frame(4), least - 1)(rows)
+    assert not made
+    EStep(components, frame(4), least)(rows)
+    assert made
+
+
+def test_tiles_depend_on_components_and_features_alone():
+    assert compiled_tile_rows(8, 6) == 1024
+    assert compiled_tile_rows(16, 66) == 928  # whole multiples of 32
+    assert compiled_tile_rows(64, 5000) == 256
+
+
+def test_a_small_fit_does_not_import_the_compiler():
+    script = (
+        "import sys, numpy as np, dgmm; rows = np.random.default_rng(0).normal(size=(500, 2));"
+        "dgmm.GaussianMixture(2, random_state=0).fit(rows); sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
