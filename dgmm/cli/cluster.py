@@ -17,7 +17,7 @@ from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
 from dgmm.clusters.start import client_of, describe
 from dgmm.data.source import Source
-from dgmm.engine.memory import PROCESS_BYTES, check_plan, thread_bytes
+from dgmm.engine.memory import PROCESS_BYTES, check_plan, compiled_bytes, thread_bytes
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 
@@ -81,7 +81,9 @@ def _memory_per_thread(described: Cluster) -> int | None:
 
 def _thread_bytes(mixture: GaussianMixture, source: Source) -> int:
     settings, _ = mixture._settings(source)
-    return thread_bytes(source, None, [(settings.n_components, settings.covariance)], settings.sample_rows(source))
+    mixtures = [(settings.n_components, settings.covariance)]
+    compiled = compiled_bytes(source.n_rows, source.n_features, mixtures)
+    return thread_bytes(source, None, mixtures, settings.sample_rows(source)) + compiled
 
 
 @cluster.command()

@@ -11,7 +11,7 @@ import numpy as np
 from dgmm.data.source import Source
 from dgmm.engine.settings import Contest, Settings, Start
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.mixture.expectation import tile_rows
+from dgmm.mixture.tiling import tile_rows
 
 
 def fit_identity(

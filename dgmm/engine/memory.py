@@ -11,11 +11,14 @@ from dgmm.data.source import Source
 from dgmm.errors import NotEnoughMemory
 from dgmm.mixture.components import two_gemms_pay
 from dgmm.mixture.covariance_type import CovarianceType
-from dgmm.mixture.expectation import tile_rows
+from dgmm.mixture.tiling import STRIP, compiled_tile_rows, tile_rows, worth_compiling
 
 # A worker that has imported Dask, Zarr and scikit-learn, which imports pandas and pyarrow where they are: measured
 # 170-225 MiB; with allocator slack.
 PROCESS_BYTES = 300 << 20
+# More of a worker that compiles the kernel, when it is new on a machine: measured 100 MiB from the cache on disk,
+# twice that amid compiling, when nothing else needs memory yet.
+COMPILER_BYTES = 110 << 20
 
 
 def thread_bytes(
@@ -53,6 +56,18 @@ def thread_bytes(
     largest = max((k for k, _ in mixtures), default=0)
     searching = sample + sample_rows * 8 * (4 * d + largest + 8) + buffers + sums
     return max(passing, searching)
+
+
+def compiled_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, CovarianceType]]) -> int:
+    """Bytes that a thread needs besides, to fit mixtures to so many rows of D features by the compiled kernel."""
+    needed = 0
+    for k, covariance in mixtures:
+        f = covariance.n_features(d)
+        if two_gemms_pay(k, d, f) and worth_compiling(n_rows, k, f):
+            tile, whitening = compiled_tile_rows(k, f), covariance.n_quadratic(d) > d
+            needed += 8 * ((f + k + 2 + d) * tile + 3 * k * f + 2 * d * d)
+            needed += 4 * k * (STRIP * tile + d * (d + STRIP)) if whitening else 0
+    return needed + COMPILER_BYTES if needed else 0
 
 
 def _buffer_bytes(source: Source, block_rows: int, components: Sequence[int], covariance: CovarianceType) -> int:

@@ -16,7 +16,7 @@ from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.identity import contest_identity, fit_identity
-from dgmm.engine.memory import check_plan, thread_bytes
+from dgmm.engine.memory import check_plan, compiled_bytes, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.origin import Choice, Origin
 from dgmm.engine.passes import Passes
@@ -202,6 +202,7 @@ def _compute(
 
     def vet(scheduler: Scheduler) -> None:
         per_thread = thread_bytes(source, weights, mixtures, sample_rows)
+        per_thread += compiled_bytes(source.n_rows, source.n_features, mixtures)
         available = scheduler.memory_per_thread()
         observer.on_plan(check_plan(available, per_thread, source.name), available)
         check_readable(scheduler, source, weights)

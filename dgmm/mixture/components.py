@@ -23,10 +23,18 @@ DOUBLE_TOLERANCE = 1e-9
 SINGLE_TOLERANCE = 3.2e-4
 # A tile's own radius is that of the box around it, which overestimates; its rows are few.
 _TILE_SLACK = 16.0
+# Single precision by whitened rows (`dgmm.mixture.whitening`): |z|^2 lambda_max times epsilon at most so much, for
+# the moments about the origin, which cancel in the M-step; and its root times epsilon and the root of D within the
+# tolerance above (measured: up to 0.3 of it). From so many dimensions on they pay.
+WHITENING_TOLERANCE = 1e-2
+WHITENING_FEATURES = 16
 # The two GEMMs pay while they have fewer features than this a component and dimension (measured: full
 # covariances up to D of about 6 K), and while a tile of them fits a cache (benchmarks/kernels.py).
 FEATURES_PER_COMPONENT = 3
 MAX_FEATURES = 33153
+# Responsibilities below 1e-26 (1e-304 in double precision) are set to that: they weigh nothing, and subnormal
+# numbers would slow the products 3-9 times (measured).
+LEAST_EXPONENT = {np.dtype(np.float32): -60.0, np.dtype(np.float64): -700.0}
 # A log-density below that of any row in a tile that the two-GEMM kernel may take; float32 holds it.
 _NO_DENSITY = -1e30
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
@@ -38,6 +46,12 @@ def two_gemms_pay(n_components: int, n_features: int, n_kernel_features: int) ->
     """Whether the two-GEMM kernel is the faster one for K components in D dimensions with F kernel features."""
     most = min(FEATURES_PER_COMPONENT * n_components * n_features, MAX_FEATURES)
     return n_kernel_features <= max(most, 2 * n_features + 1)
+
+
+def _whitening_reach(n_features: int) -> float:
+    """|z|^2 lambda_max up to which whitened rows are accurate enough in single precision."""
+    eps = _EPS[_SINGLE]
+    return min(WHITENING_TOLERANCE / eps, (SINGLE_TOLERANCE / eps) ** 2 / n_features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +75,8 @@ class Components:
         Of the two GEMMs: float32 only where the data are and the bound allows.
     radius_limits : dict
         For each dtype the squared radius up to which a tile may go through the two GEMMs.
+    whitening_limit : float
+        The same for whitened rows in float32, where they are to replace two GEMMs in float64; otherwise 0.
     """
 
     parameters: Parameters
@@ -71,6 +87,7 @@ class Components:
     centred: NDArray[np.bool_]
     dtype: np.dtype[np.floating]
     radius_limits: dict[np.dtype[np.floating], float]
+    whitening_limit: float
 
     @property
     def centred_indices(self) -> list[int]:
@@ -109,8 +126,12 @@ class Components:
             centred = np.ones(k, dtype=bool)
         worst = steepest[~centred].max(initial=np.finfo(float).eps)
         limits = {t: _TILE_SLACK * _TOLERANCE[t] / (eps * worst) for t, eps in _EPS.items()}
-        if dtype != _SINGLE or centred.any() or limits[_SINGLE] < _TILE_SLACK * radius_squared:
-            dtype = _DOUBLE
+        single = dtype == _SINGLE and not centred.any()
+        dtype = _SINGLE if single and limits[_SINGLE] >= _TILE_SLACK * radius_squared else _DOUBLE
+        whitening_limit = 0.0
+        if single and dtype == _DOUBLE and covariance.name == "full" and d >= WHITENING_FEATURES:
+            reach = _whitening_reach(d) / worst
+            whitening_limit = _TILE_SLACK * reach if reach >= radius_squared else 0.0
         with np.errstate(divide="ignore"):
             constants = np.log(parameters.weights) + covariance.log_det(cholesky, k, d)
         constants -= d / 2 * np.log(2 * np.pi)
@@ -124,4 +145,4 @@ class Components:
             # A weight of 0: an infinity would raise the invalid flag in a GEMM.
             theta[:, -1] = np.maximum(constants - shift, _NO_DENSITY)
         centres = np.where(centred[:, None], means, 0.0)
-        return cls(parameters, cholesky, constants, theta, centres, centred, dtype, limits)
+        return cls(parameters, cholesky, constants, theta, centres, centred, dtype, limits, whitening_limit)

@@ -21,34 +21,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dgmm.mixture.components import Components
+from dgmm.mixture.components import LEAST_EXPONENT, Components
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.features import Features, Tile, Tiles
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.moments import Moments
 from dgmm.mixture.statistics import SufficientStatistics
+from dgmm.mixture.tiling import tile_rows, worth_compiling
 from dgmm.mixture.together import Together
 
 if TYPE_CHECKING:
     from dgmm.mixture.compiled import CompiledKernel
-
-# Log-densities of a tile should stay in the second-level cache, its feature matrix in the third (measured).
-_TILE_COMPONENT_BYTES = 1 << 20
-_TILE_FEATURE_BYTES = 1 << 24
-_TILE_ROWS = (64, 16384)
-# Responsibilities below 1e-26 (1e-304 in double precision) are set to that: they weigh nothing, and subnormal
-# numbers would slow the products 3-9 times (measured).
-_LEAST_EXPONENT = {np.dtype(np.float32): -60.0, np.dtype(np.float64): -700.0}
-# Rows times components times features from which the compiled kernel is worth its start: half a second for each
-# process, against some hundredths that it saves in every iteration (measured).
-WORTH_COMPILING = 8_000_000
-
-
-def tile_rows(n_components: int, n_features: int) -> int:
-    """Rows of a tile; the bits of a sum depend on it, so on K and the features of the kernel alone."""
-    rows = min(_TILE_COMPONENT_BYTES // (8 * n_components), _TILE_FEATURE_BYTES // (8 * n_features))
-    low, high = _TILE_ROWS
-    return min(max(rows // low * low, low), high)
 
 
 class Lockstep:
@@ -171,13 +154,14 @@ class _Group:
         busy = {
             index: mixture.components
             for index, mixture in self._mixtures.items()
-            if worth_compiling(self._n_rows, mixture.components)
+            if worth_compiling(self._n_rows, *mixture.components.theta.shape)
+            and not mixture.components.centred.any()  # it has no way for them
         }
         if not busy:
             return {}
         from dgmm.mixture.compiled import CompiledKernel
 
-        return {index: CompiledKernel(c, self._frame, _LEAST_EXPONENT[c.dtype]) for index, c in busy.items()}
+        return {index: CompiledKernel(c, self._frame) for index, c in busy.items()}
 
     def statistics(self, rows: Array, weights: Array | None) -> dict[int, SufficientStatistics]:
         totals = {index: Moments(mixture.components) for index, mixture in self._mixtures.items()}
@@ -253,11 +237,6 @@ class _Mixture:
         return joint
 
 
-def worth_compiling(n_rows: int, components: Components) -> bool:
-    """Whether a mixture takes so many rows by the compiled kernel; it has none for centred components."""
-    return n_rows * components.theta.size >= WORTH_COMPILING and not components.centred.any()
-
-
 def _n_features(components: Components) -> int:
     """Features of a group: those of the two GEMMs, or the rows themselves where no component takes them."""
     return components.parameters.n_features if components.centred.all() else components.theta.shape[1]
@@ -269,7 +248,7 @@ def _softmax(joint: Array, features: Features) -> Array:
     total, log_total = features.vectors[1:]
     np.max(joint, axis=0, out=density)
     joint -= density
-    np.maximum(joint, _LEAST_EXPONENT[joint.dtype], out=joint)
+    np.maximum(joint, LEAST_EXPONENT[joint.dtype], out=joint)
     np.exp(joint, out=joint)
     np.sum(joint, axis=0, out=total)
     density += np.log(total, out=log_total)

@@ -9,11 +9,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dgmm.mixture.covariance_type import Array, CovarianceType
-from dgmm.mixture.expectation import tile_rows
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.merging import log_joint
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.statistics import SufficientStatistics
+from dgmm.mixture.tiling import tile_rows
 
 # Several starts mix kinds: where one kind fails another often does not.
 _MIXED = ("k-means++", "random_from_data", "kmeans")

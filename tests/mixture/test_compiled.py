@@ -13,14 +13,13 @@ from cases import TYPES, assert_close, mixture
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import dgmm.mixture.expectation
 from dgmm.engine.blas import one_blas_thread
-from dgmm.mixture import compiled, elementary
-from dgmm.mixture.compiled import compiled_tile_rows
+from dgmm.mixture import compiled, elementary, tiling
 from dgmm.mixture.components import Components
-from dgmm.mixture.expectation import EStep, Lockstep, worth_compiling
+from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.tiling import compiled_tile_rows
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 MANY = 10**12
@@ -41,7 +40,7 @@ def prepare(parameters, dtype=DOUBLE, radius_squared=30.0):
 def both(components, rows, weights=None):
     """Statistics by NumPy and compiled."""
     d = rows.shape[1]
-    assert worth_compiling(MANY, components)
+    assert not components.centred.any()
     steps = EStep(components, frame(d)), EStep(components, frame(d), MANY)
     return tuple(step(rows, weights) for step in steps)
 
@@ -119,8 +118,8 @@ def test_the_statistics_are_those_of_numpy(name, k, d, n, tile, of_rows, dtype, 
         rows[n // 2] += 1e5
     weights = rng.random(n).astype(of_rows) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_TILE_ROWS", (tile, tile))
-        patch.setattr(compiled, "_TILE_PRODUCT", 10**9)
+        patch.setattr(tiling, "_COMPILED_TILE_ROWS", (tile, tile))
+        patch.setattr(tiling, "_COMPILED_TILE_PRODUCT", 10**9)
         expected, found = both(components, rows, weights)
     # Of the largest moment: those of a far row dwarf the others, where single precision may be used.
     assert_same_statistics(found, expected, 1e-11 if components.dtype == DOUBLE else 1e-4)
@@ -221,7 +220,7 @@ def test_mixtures_in_lockstep_get_what_each_gets_alone():
     thin = Parameters(thin.covariance, thin.weights, thin.means, thin.covariances * 1e-10)
     members = [(prepare(p), frame(4)) for p in (wide, thin, wide)]
     rows = rng.standard_normal((5_000, 4))
-    assert [worth_compiling(MANY, c) for c, _ in members] == [True, False, True]
+    assert [bool(c.centred.any()) for c, _ in members] == [False, True, False]
     for member, found in zip(members, Lockstep(members, MANY)(rows).members, strict=True):
         assert_same_statistics(found, EStep(*member, MANY)(rows))
 
@@ -229,7 +228,7 @@ def test_mixtures_in_lockstep_get_what_each_gets_alone():
 def test_the_rows_of_the_data_decide_not_those_of_a_block(monkeypatch):
     rng = np.random.default_rng(13)
     components = prepare(mixture("full", 3, 4, rng, spread=1.0))
-    least = dgmm.mixture.expectation.WORTH_COMPILING // components.theta.size + 1
+    least = tiling.WORTH_COMPILING // components.theta.size + 1
     made = []
     original = compiled.CompiledKernel.__call__
     monkeypatch.setattr(compiled.CompiledKernel, "__call__", lambda *given: made.append(1) or original(*given))

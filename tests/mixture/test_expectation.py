@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dgmm.mixture.components
-import dgmm.mixture.expectation
+import dgmm.mixture.tiling
 from dgmm.mixture import maximization
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES
-from dgmm.mixture.expectation import EStep, _Mixture, tile_rows
+from dgmm.mixture.expectation import EStep, _Mixture
 from dgmm.mixture.features import Tiles
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.tiling import tile_rows
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 seeds = st.integers(0, 2**32 - 1)
@@ -60,7 +61,7 @@ def assert_same_statistics(a, b, tolerance):
 @pytest.fixture
 def tiles_of(monkeypatch):
     def set_rows(rows):
-        monkeypatch.setattr(dgmm.mixture.expectation, "_TILE_ROWS", (rows, rows))
+        monkeypatch.setattr(dgmm.mixture.tiling, "_TILE_ROWS", (rows, rows))
 
     return set_rows
 
@@ -102,7 +103,7 @@ def test_any_tiling_and_any_cut_into_blocks_give_the_same_statistics(name, k, d,
     rows, weights = 4 * rng.standard_normal((n, d)), rng.random(n) if weighted else None
     whole = e_step(parameters, rows, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dgmm.mixture.expectation, "_TILE_ROWS", (tile, tile))
+        patch.setattr(dgmm.mixture.tiling, "_TILE_ROWS", (tile, tile))
         assert tile_rows(k, d) == tile
         assert_same_statistics(e_step(parameters, rows, weights), whole, 1e-10)
     at = int(cut * n)

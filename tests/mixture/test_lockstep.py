@@ -10,11 +10,11 @@ from cases import TYPES, assert_close, extended, mixture, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dgmm.mixture.expectation
+import dgmm.mixture.tiling
 from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, CriteriaWork, LockstepWork, ScoreWork
-from dgmm.engine.memory import thread_bytes
+from dgmm.engine.memory import COMPILER_BYTES, compiled_bytes, thread_bytes
 from dgmm.engine.passes import Passes, _leaf
 from dgmm.engine.scheduling import LocalScheduler
 from dgmm.errors import IllDefinedCovariance, InvalidWeights, NonFiniteData
@@ -83,7 +83,7 @@ def test_mixtures_of_one_k_get_the_bits_that_they_get_alone(name, k, d, n, tile,
         rows[n // 2] += 1e5
     weights = rng.random(n).astype(dtype) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dgmm.mixture.expectation, "_TILE_ROWS", (tile, tile))
+        patch.setattr(dgmm.mixture.tiling, "_TILE_ROWS", (tile, tile))
         together = Lockstep(members)
         for block, w in ((rows, weights), (rows[::-1], None)):  # the second block finds used buffers
             found = together(block, w)
@@ -149,7 +149,7 @@ def filled(monkeypatch):
         original(self, z, out)
 
     monkeypatch.setattr(type(FULL), "fill_quadratic", fill)
-    monkeypatch.setattr(dgmm.mixture.expectation, "_TILE_ROWS", (50, 50))
+    monkeypatch.setattr(dgmm.mixture.tiling, "_TILE_ROWS", (50, 50))
     return made
 
 
@@ -295,9 +295,10 @@ def test_criteria_refuse_rows_and_weights_that_cannot_be_used():
     dtype=st.sampled_from([SINGLE, DOUBLE]),
     outlier=st.booleans(),
     needles=st.booleans(),
+    compiled=st.booleans(),
     seed=seeds,
 )
-def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, needles, seed):
+def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, needles, compiled, seed):
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((40_000, d)).astype(dtype)
     if outlier:
@@ -306,7 +307,8 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
     drawn = [mixture(name, k, d, rng, spread=1.0, low=0.7, high=1.5) for name, k in shapes]
     if needles:
         drawn[0] = thin(drawn[0], 1e-5)
-    work = LockstepWork([Candidate(p, frame(d), 2.0 * d) for p in drawn], dtype)
+    n_rows = 10**12 if compiled else 0
+    work = LockstepWork([Candidate(p, frame(d), 2.0 * d) for p in drawn], dtype, n_rows)
     blocks = source.block_input(0, source.n_blocks)
 
     def peak() -> int:
@@ -317,6 +319,8 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
         return most
 
     reading = source.read_bytes + int(source.bounds[1]) * d * dtype.itemsize
-    planned = thread_bytes(source, None, [(k, COVARIANCE_TYPES[name]) for name, k in shapes], 0) - reading
+    mixtures = [(k, COVARIANCE_TYPES[name]) for name, k in shapes]
+    planned = thread_bytes(source, None, mixtures, 0) - reading
+    planned += max(compiled_bytes(n_rows, d, mixtures) - COMPILER_BYTES, 0)
     # NumPy has buffers of its own, of 8192 elements. What other threads of this process do is counted at times.
     assert min(peak() for _ in range(3)) <= planned + 2**18

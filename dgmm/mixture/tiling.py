@@ -1,0 +1,38 @@
+"""How many rows make a tile, and which data are worth the compiled kernel.
+
+The bits of a sum depend on the tiles: their size is a function of the components and features of the kernel alone.
+"""
+
+from __future__ import annotations
+
+# Log-densities of a tile should stay in the second-level cache, its feature matrix in the third (measured).
+_TILE_COMPONENT_BYTES = 1 << 20
+_TILE_FEATURE_BYTES = 1 << 24
+_TILE_ROWS = (64, 16384)
+# Compiled: OpenBLAS does products of up to a million multiplications without packing; under 256 rows the sweeps
+# between the products cost more than they do, and beyond 1024 nothing is gained (measured).
+_COMPILED_TILE_PRODUCT = 1_000_000
+_COMPILED_TILE_ROWS = (256, 1024)
+# Rows of a strip of the triangular matrices that whiten.
+STRIP = 16
+# Half a second for each process is what the compiled kernel costs to load, and some hundredths what it saves in
+# every iteration of so many rows times components times features (measured).
+WORTH_COMPILING = 8_000_000
+
+
+def tile_rows(n_components: int, n_features: int) -> int:
+    """Rows of a tile for NumPy, with K components and F features of the kernel."""
+    rows = min(_TILE_COMPONENT_BYTES // (8 * n_components), _TILE_FEATURE_BYTES // (8 * n_features))
+    low, high = _TILE_ROWS
+    return min(max(rows // low * low, low), high)
+
+
+def compiled_tile_rows(n_components: int, n_features: int) -> int:
+    """Rows of a tile for the compiled kernel."""
+    low, high = _COMPILED_TILE_ROWS
+    return max(low, min(_COMPILED_TILE_PRODUCT // (n_components * n_features), high) // 32 * 32)
+
+
+def worth_compiling(n_rows: int, n_components: int, n_features: int) -> bool:
+    """Whether the E-step of so many rows, components and features of the kernel is worth compiling for."""
+    return n_rows * n_components * n_features >= WORTH_COMPILING
