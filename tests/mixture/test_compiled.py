@@ -18,6 +18,7 @@ from dgmm.mixture import compiled, elementary, tiling
 from dgmm.mixture.components import Components
 from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
+from dgmm.mixture.maximization import m_step
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.tiling import compiled_tile_rows
 
@@ -251,3 +252,56 @@ def test_a_small_fit_does_not_import_the_compiler():
         "dgmm.GaussianMixture(2, random_state=0).fit(rows); sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# --- whitened rows in single precision -----------------------------------------------------------------------
+
+
+def stretched(k, d, rng, condition):
+    """Components whose variances are up to so unlike in a direction of their own."""
+    p = mixture("full", k, d, rng, spread=1.0)
+    turn = np.linalg.qr(rng.standard_normal((k, d, d)))[0]
+    variances = np.geomspace(1 / condition, 1, d)
+    return Parameters(p.covariance, p.weights, p.means, (turn * variances) @ turn.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize(("k", "d", "condition"), [(4, 16, 300), (5, 24, 500), (12, 65, 200)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_whitened_rows_are_as_good_as_double_precision(k, d, condition, weighted):
+    rng = np.random.default_rng(d)
+    truth = stretched(k, d, rng, condition)
+    rows = truth.sample(20_000, rng)[0].astype(np.float32)
+    components = prepare(truth, SINGLE, float(np.quantile(np.sum(rows.astype(float) ** 2, axis=1), 0.999)))
+    assert components.dtype == DOUBLE
+    assert components.whitening_limit > 0
+    weights = rng.random(20_000) if weighted else None
+    identity = Frame.identity(d)
+    expected, found = (EStep(components, identity, n)(rows, weights) for n in (0, MANY))
+    assert abs(found.log_likelihood - expected.log_likelihood) < 1e-5 * found.weight
+    assert_close(found.counts, expected.counts, 1e-5)
+    a, b = (m_step(s, truth, np.zeros(d)) for s in (found, expected))
+    # Along every direction, in units of the variance that the component has there.
+    factors = truth.covariance.precision_cholesky(b.covariances)
+    relative = np.einsum("kji,kjl,klm->kim", factors, a.covariances - b.covariances, factors)
+    assert np.abs(np.linalg.eigvalsh(relative)).max() < 1e-3
+    assert np.abs(np.einsum("kji,kj->ki", factors, a.means - b.means)).max() < 1e-4
+
+
+def test_thinner_components_are_left_to_double_precision():
+    rng = np.random.default_rng(14)
+    truth = stretched(4, 20, rng, 1e6)
+    components = prepare(truth, SINGLE, 100.0)
+    assert components.whitening_limit == 0
+    assert components.dtype == DOUBLE
+    assert prepare(truth, DOUBLE, 1e-3).whitening_limit == 0
+
+
+def test_far_rows_are_not_whitened():
+    rng = np.random.default_rng(15)
+    truth = stretched(4, 20, rng, 300)
+    rows = truth.sample(3_000, rng)[0].astype(np.float32)
+    rows[1_000] *= 300
+    components = prepare(truth, SINGLE, 60.0)
+    assert components.whitening_limit > 0
+    expected, found = both(components, rows)
+    assert_close(found.log_likelihood, expected.log_likelihood, 1e-6)
