@@ -1,8 +1,10 @@
-"""Seconds per EM iteration beside scikit-learn: same data, same start, same run, same number of threads.
+"""Seconds per EM iteration beside scikit-learn and oneDAL: same data, start and number of threads, in one run.
 
     python benchmarks/em_iteration.py [--only A C] [--repeats 5] [--scale 1.0] [--threads 2]
+    pip install scikit-learn-intelex    # for oneDAL; it is left out where that is not installed
 
-Both sides alternate, so that a busy machine slows both; medians are compared. The start is the generating model.
+All sides alternate, so that a busy machine slows all; medians are compared. The start is the generating model.
+What oneDAL (its C++ `em_gmm`) prepares before the first iteration is not counted.
 """
 
 from __future__ import annotations
@@ -88,11 +90,47 @@ def dgmm_iteration(rows: np.ndarray, truth: Parameters) -> Callable[[], float]:
     return iteration
 
 
-def seconds(function: Callable[[], float]) -> tuple[float, float]:
+def onedal_iterations(rows: np.ndarray, truth: Parameters, threads: int) -> Callable[[int], float] | None:
+    """So many iterations of oneDAL from the same model; None where it is not installed."""
+    try:
+        import daal4py
+    except ImportError:
+        return None
+    daal4py.daalinit(threads)
+    start = (
+        np.atleast_2d(truth.weights).astype(rows.dtype),
+        truth.means.astype(rows.dtype),
+        [np.atleast_2d(covariance).astype(rows.dtype) for covariance in truth.covariances],
+    )
+
+    def iterations(number: int) -> float:
+        algorithm = daal4py.em_gmm(
+            fptype="double" if rows.dtype == np.float64 else "float",
+            nComponents=truth.n_components,
+            maxIterations=number,
+            accuracyThreshold=0.0,
+            covarianceStorage="full" if truth.covariance.name == "full" else "diagonal",
+        )
+        return float(algorithm.compute(rows, *start).goalFunction[0, 0])
+
+    return iterations
+
+
+def seconds(function: Callable[..., float], *arguments: object) -> tuple[float, float]:
     """Wall time of a call, and its value."""
     began = time.perf_counter()
-    value = function()
+    value = function(*arguments)
     return time.perf_counter() - began, value
+
+
+def onedal_seconds(iterations: Callable[[int], float] | None) -> float:
+    """Of one iteration, by the difference of three and one; NaN where there is none, or it failed on the data."""
+    if iterations is None:
+        return np.nan
+    try:
+        return (seconds(iterations, 3)[0] - seconds(iterations, 1)[0]) / 2
+    except RuntimeError:
+        return np.nan
 
 
 def main() -> None:
@@ -102,7 +140,10 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the rows")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    print(f"{'workload':34} {'dtype':8} {'sklearn':>9} {'dgmm':>9} {'ratio':>6}  difference of log-likelihood")
+    print(
+        f"{'workload':33} {'dtype':8}{'sklearn':>9}{'oneDAL':>9}{'dgmm':>9}{'sklearn/':>9}{'oneDAL/':>9}"
+        "  difference of log-likelihood"
+    )
     warnings.simplefilter("ignore")
     for name in options.only:
         n, d, k, kind = WORKLOADS[name]
@@ -110,20 +151,23 @@ def main() -> None:
         for dtype in (np.float64, np.float32):
             rows = rows64.astype(dtype)
             theirs, ours = sklearn_iteration(rows, truth), dgmm_iteration(rows, truth)
-            times: tuple[list[float], list[float]] = ([], [])
+            onedal = onedal_iterations(rows, truth, options.threads)
+            times: tuple[list[float], list[float], list[float]] = ([], [], [])
             ours()
             for _ in range(options.repeats):
                 with threadpool_limits(options.threads):
                     spent, expected = seconds(theirs)
                 times[0].append(spent)
+                times[1].append(onedal_seconds(onedal))
                 with one_blas_thread(), dask.config.set(num_workers=options.threads):
                     for _ in range(3):
                         spent, found = seconds(ours)
-                        times[1].append(spent)
-            a, b = map(statistics.median, times)
+                        times[2].append(spent)
+            a, b, c = map(statistics.median, times)
             label = f"{name}: {len(rows):,} x {d}, K={k}, {kind}"
             print(
-                f"{label:34} {rows.dtype.name:8} {a:9.3f} {b:9.4f} {a / b:6.1f}  {found - expected:+.1e}",
+                f"{label:33} {rows.dtype.name:8}{a:9.4f}{b:9.4f}{c:9.4f}{a / c:9.1f}{b / c:9.2f}"
+                f"  {found - expected:+.1e}",
                 flush=True,
             )
 

@@ -72,29 +72,35 @@ class CompiledKernel:
     components : Components
         None of them centred.
     frame : Frame
+
+    Attributes
+    ----------
+    dtype : dtype
+        That it computes in.
+    tile_rows : int
     """
 
     def __init__(self, components: Components, frame: Frame) -> None:
         whitened = components.whitening_limit > 0
-        self._dtype = np.dtype(np.float32) if whitened else components.dtype
-        limit = components.whitening_limit if whitened else components.radius_limits[self._dtype]
+        self.dtype = np.dtype(np.float32) if whitened else components.dtype
+        limit = components.whitening_limit if whitened else components.radius_limits[self.dtype]
         k, f = components.theta.shape
         d = components.parameters.n_features
-        self._size = compiled_tile_rows(k, f)
+        self.tile_rows = compiled_tile_rows(k, f)
         self._kind = _KINDS[components.parameters.covariance.name]
-        self._limits = limit, LEAST_EXPONENT[self._dtype]
+        self._limits = limit, LEAST_EXPONENT[self.dtype]
         if whitened:
             means, constants = components.parameters.means, components.log_constants
-            self._whitening = Whitening(components.precision_cholesky, means, constants, self._size).arrays
+            self._whitening = Whitening(components.precision_cholesky, means, constants, self.tile_rows).arrays
         else:
-            self._whitening = tuple(part.astype(self._dtype) for part in absent())
-        self._theta = np.ascontiguousarray(components.theta, self._dtype)
-        self._frame = frame.shift.astype(self._dtype), frame.scale.astype(self._dtype)
+            self._whitening = tuple(part.astype(self.dtype) for part in absent())
+        self._theta = np.ascontiguousarray(components.theta, self.dtype)
+        self._frame = frame.shift.astype(self.dtype), frame.scale.astype(self.dtype)
         pooled = d if self._kind == TIED else 0
         self._buffers = (
-            np.empty((f + k + 2 + pooled) * self._size, self._dtype),
-            np.empty((k, f), self._dtype),
-            np.empty((pooled, pooled), self._dtype),
+            np.empty((f + k + 2 + pooled) * self.tile_rows, self.dtype),
+            np.empty((k, f), self.dtype),
+            np.empty((pooled, pooled), self.dtype),
         )
 
     def __call__(self, rows: Array, weights: Array | None) -> Totals:
@@ -108,15 +114,15 @@ class CompiledKernel:
             Sample weights.
         """
         totals = np.zeros(self._theta.shape), np.zeros(self._buffers[-1].shape)
-        refused = np.zeros(-(-len(rows) // self._size), dtype=np.bool_)
-        log_likelihood, weight = _kernel(rows.dtype, self._dtype)(
+        refused = np.zeros(-(-len(rows) // self.tile_rows), dtype=np.bool_)
+        log_likelihood, weight = _kernel(rows.dtype, self.dtype)(
             rows,
             np.empty(0) if weights is None else weights.astype(np.float64, copy=False),
-            self._kind, self._size, *self._limits, self._theta, *self._frame, *self._whitening,
+            self._kind, self.tile_rows, *self._limits, self._theta, *self._frame, *self._whitening,
             *self._buffers, *totals, refused,
         )  # fmt: skip
-        starts = (np.flatnonzero(refused) * self._size).tolist()
-        places = [slice(start, min(start + self._size, len(rows))) for start in starts]
+        starts = (np.flatnonzero(refused) * self.tile_rows).tolist()
+        places = [slice(start, min(start + self.tile_rows, len(rows))) for start in starts]
         return Totals(*totals, log_likelihood, weight, places)
 
 
