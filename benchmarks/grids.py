@@ -50,7 +50,7 @@ def write(folder: Path, gigabytes: float) -> None:
 
 def timed(folder: Path, words: list[str], iterations: int) -> dict[str, float]:
     """Seconds of a pass, and the largest memory of a worker."""
-    watcher, err, facts = fit(*words, "-k", N_COMPONENTS, "--max-iter", iterations, scratch=folder)
+    watcher, err, facts = fit(*words, "-k", N_COMPONENTS, "--tol", 0, "--max-iter", iterations, scratch=folder)
     print("  " + "\n  ".join(line for line in err.splitlines() if line.startswith(("scan", "memory"))))
     return {
         "seconds a pass": float(np.median([step["seconds"] for step in facts["history"]])),

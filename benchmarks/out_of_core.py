@@ -49,7 +49,7 @@ def main() -> None:
         print(f"wrote {data} in {time.perf_counter() - began:.0f} s", flush=True)
     n = zarr.open_array(data, mode="r").shape[0]
     print(f"{n:,} x {N_FEATURES} float32, {n * N_FEATURES * 4 / 1e9:.1f} GB, K={N_COMPONENTS} full")
-    words = (data, "-k", N_COMPONENTS, "--max-iter", options.iterations)
+    words = (data, "-k", N_COMPONENTS, "--tol", 0, "--max-iter", options.iterations)
     watcher, err, facts = fit(*words, scratch=options.folder)
     print(err)
     print({name: facts[name] for name in ("iterations", "log_likelihood")})

@@ -3,8 +3,8 @@
     python benchmarks/roofline.py [--only A C] [--repeats 7] [--scale 0.2]
 
 One thread. In the same run, for each workload of `em_iteration.py`: the products at the kernel's own shapes by
-BLAS alone, exponentials of a tile by NumPy alone, the rows read once from memory; their sum is the roofline, and its
-share of the kernel's time the figure. Beside it the rate of a square product, which no skinny one reaches.
+BLAS alone, exponentials of a tile by NumPy alone, the rows read once from memory. Their sum is the roofline; its
+share of the time of the kernel is the figure. Beside it the rate of a square product, which no skinny one reaches.
 """
 
 from __future__ import annotations

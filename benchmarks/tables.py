@@ -60,7 +60,7 @@ def write(folder: Path, gigabytes: float, n_components: int) -> int:
 
 def timed(data: Path, n_components: int, covariance: str) -> tuple[float, float, int]:
     """Seconds of the fastest pass, CPU seconds of the workers all in all, and the largest memory of one."""
-    model = ("-k", n_components, "--covariance-type", covariance, "--max-iter", ITERATIONS)
+    model = ("-k", n_components, "--covariance-type", covariance, "--tol", 0, "--max-iter", ITERATIONS)
     watcher, err, facts = fit(data, *model, scratch=data.parent)
     planned = re.search(r"memory planned for a worker thread: (.*)", err)
     print(f"    planned {planned[1] if planned else ''}", flush=True)

@@ -21,6 +21,8 @@ class Watcher(threading.Thread):
     ----------
     largest : dict of str to int
         Largest resident memory of each, in bytes.
+    largest_together : int
+        Of all at one time; what they share is counted for each.
     seconds : dict of str to float
         CPU time of each.
     """
@@ -29,20 +31,25 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.root = psutil.Process(pid)
         self.largest: dict[str, int] = {}
+        self.largest_together = 0
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
         while self.root.is_running():
+            together = 0
             try:
                 for process in [self.root, *self.root.children(recursive=True)]:
                     line = " ".join(process.cmdline())
                     kind = "driver" if process == self.root else "worker" if "spawn_main" in line else "other"
                     name = f"{kind} {process.pid}"
-                    self.largest[name] = max(self.largest.get(name, 0), process.memory_info().rss)
+                    resident = process.memory_info().rss
+                    together += resident
+                    self.largest[name] = max(self.largest.get(name, 0), resident)
                     times = process.cpu_times()
                     self.seconds[name] = times.user + times.system
             except psutil.Error:
                 pass
+            self.largest_together = max(self.largest_together, together)
             time.sleep(0.25)
 
     def of_workers(self) -> tuple[int, float]:
@@ -63,7 +70,7 @@ def fit(*words: object, scratch: Path) -> tuple[Watcher, str, dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=scratch) as own:
         command = [
             *(sys.executable, "-m", "dgmm", "fit", *map(str, words)),
-            *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0", "--tol", "0"),
+            *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0"),
             *("--checkpoint", f"{own}/checkpoint", "--model", f"{own}/model"),
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

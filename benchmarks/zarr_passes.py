@@ -3,7 +3,7 @@
     python benchmarks/zarr_passes.py FOLDER [--gigabytes 1.6] [--bits 8] [--repeats 3] [--workers 1 2]
 
 Writes float32 rows (10 features, K=16, full) to FOLDER/rows-CODEC.zarr, if they are not there, in chunks of 4 MB:
-not compressed, and by Blosc's lz4 and zstd; with all bits of the mantissa, and rounded to so many, as measured data
+not compressed, and by Blosc's lz4 and zstd; with all bits of the mantissa, and with so many, as measured data
 often are. Passes run in threads of this process and on workers with one thread each, which are processes. *Cold*:
 the system is told to forget the files before each pass.
 
@@ -31,7 +31,7 @@ from zarr.codecs import BloscCodec
 from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
-from dgmm.engine.passes import Passes, Work
+from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import scheduler_for
 from dgmm.mixture.frame import Frame
 
