@@ -194,6 +194,13 @@ def shown(path: Path) -> None:
             info.main([str(path), *options], standalone_mode=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """What is imported when first needed is not memory that a file takes."""
+    for path in (GOLDEN / "fit", GOLDEN / "selection", GOLDEN / "full.dgmm"):
+        shown(path)
+
+
 EXAMPLES = [100, pytest.param(1_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
 
 
