@@ -1,12 +1,13 @@
 """The two kernels of the E-step beside each other, and the error of single precision beside the guard's bound.
 
-    python benchmarks/kernels.py
+    python benchmarks/kernels.py [--rows 200000]
 
 One thread; the fastest of seven alternating runs. Ratios above 1: the two-GEMM kernel is faster.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -42,11 +43,14 @@ def kernels(d: int, k: int, n: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000, help="over D K, but 500 at least")
+    options = parser.parse_args()
     rule = components.FEATURES_PER_COMPONENT, components.MAX_FEATURES
     print("   D    K  centred / two GEMMs  chosen")
     with one_blas_thread():
         for d, k in SHAPES:
-            ratio = kernels(d, k, max(200_000 // (d * k), 500))
+            ratio = kernels(d, k, max(options.rows // (d * k), 500))
             components.FEATURES_PER_COMPONENT, components.MAX_FEATURES = rule
             chosen = "two GEMMs" if two_gemms_pay(k, d, d * (d + 1) // 2 + d + 1) else "centred"
             print(f"{d:4} {k:4} {ratio:20.2f}  {chosen}", flush=True)
