@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # What each is called with, for the figures of the README, and tiny; FOLDER is a folder of its own.
 RUNS: dict[str, tuple[str, str]] = {
-    "em_iteration": ("", "--scale 0.005 --repeats 1"),
+    "em_iteration": ("", "--scale 0.03 --repeats 1"),
     "roofline": ("", "--scale 0.01 --repeats 1"),
     "cost": ("", "--scale 0.01 --repeats 1"),
     "kernels": ("", "--rows 20_000"),
@@ -30,7 +30,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "numerics": ("", "--only table"),
     "end_to_end": ("FOLDER --sklearn-rows 1_000_000", "FOLDER --rows 100_000 --sklearn-rows 10_000"),
     "selection": ("", "--rows 5_000 --seeds 1 --sizes 9 11 --timed-rows 5_000 --types diag"),
-    "saving": ("FOLDER --rows 200_000", "FOLDER --rows 2_000 --saves 3"),
+    "saving": ("FOLDER --rows 200_000", "FOLDER --rows 40_000 --saves 3"),
     "outputs": ("FOLDER", "FOLDER --rows 2_000 --drawn 10_000"),
     "quantile": ("", "--values 200_000"),
     "tables": ("FOLDER", "FOLDER --gigabytes 0.01 --rounds 1"),

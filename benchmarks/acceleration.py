@@ -101,6 +101,7 @@ def main() -> None:
                     tol=TOL,
                     reg_covar=data.reg_covar,
                     reg_relative=0.0,
+                    standardize=False,
                     max_iter=1000,
                     max_passes=None,
                     accelerate=False,

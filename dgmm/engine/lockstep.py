@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
@@ -12,6 +14,8 @@ from dgmm.engine.sampled import Run
 from dgmm.engine.trace import Step
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.em import EM
+from dgmm.mixture.precision import too_coarse
+from dgmm.mixture.statistics import SufficientStatistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +75,7 @@ def shared_passes(
             return
         began = time.perf_counter()
         active = _sound(members, active)
-        source, candidates = passes.source, [members[name].candidate for name in active]
-        work = LockstepWork(candidates, source.dtype, source.n_rows)
-        found = passes.run(work).members if active else ()
+        found = _statistics(passes, [members[name] for name in active]) if active else []
         for name, statistics in zip(active, found, strict=True):
             member = members[name]
             state = member.em.advance(member.run.state, statistics)
@@ -81,6 +83,22 @@ def shared_passes(
             run = replace(member.run, state=state, trace=(*member.run.trace, step))
             members[name] = replace(member, run=run)
         yield {name: member.run for name, member in members.items()}
+
+
+def _statistics(passes: Passes, members: Sequence[Member]) -> list[SufficientStatistics]:
+    """What a pass finds; another one in double precision for those that single precision was too coarse for."""
+    source, candidates = passes.source, [member.candidate for member in members]
+    found = list(passes.run(LockstepWork(candidates, source.dtype, source.n_rows)).members)
+    coarse = [
+        i
+        for i, (member, candidate) in enumerate(zip(members, candidates, strict=True))
+        if too_coarse(candidate.components(source.dtype), found[i], member.em.ridge, member.radius_squared)
+    ]
+    if coarse:
+        again = LockstepWork([candidates[i] for i in coarse], np.dtype(np.float64), source.n_rows)
+        for i, statistics in zip(coarse, passes.run(again).members, strict=True):
+            found[i] = statistics
+    return found
 
 
 def _sound(members: dict[str, Member], active: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from dgmm.mixture.initialization import kind_of_start, reseed, start
 from dgmm.mixture.maximization import EMPTY, ridge_in_frame
 from dgmm.mixture.merging import Merge, find_merges
 from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.precision import too_coarse
 from dgmm.mixture.splitting import Split, find_split
 from dgmm.mixture.statistics import SufficientStatistics
 
@@ -168,8 +169,11 @@ class Sampled:
 
     def statistics(self, parameters: Parameters) -> SufficientStatistics:
         """Of the whole sample."""
-        rows = self.scan.rows
-        return self.e_step(parameters, rows.dtype)(rows, self.scan.weights)
+        rows, weights, radius = self.scan.rows, self.scan.weights, self.scan.radius_squared
+        found = self.e_step(parameters, rows.dtype)(rows, weights)
+        if too_coarse(Components.prepare(parameters, rows.dtype, radius), found, self.ridge, radius):
+            return self.e_step(parameters, _DOUBLE)(rows, weights)
+        return found
 
     def begin(self, index: int) -> EMState:
         """The start number `index`."""

@@ -90,6 +90,11 @@ class Components:
     whitening_limit: float
 
     @property
+    def single(self) -> bool:
+        """Whether rows in float32 may be taken in single precision."""
+        return self.dtype == _SINGLE or self.whitening_limit > 0
+
+    @property
     def centred_indices(self) -> list[int]:
         """Which components have a centre of their own, as numbers."""
         return [int(k) for k in np.flatnonzero(self.centred)]

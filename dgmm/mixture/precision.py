@@ -1,0 +1,41 @@
+"""Whether sums in single precision were good enough for what came of them.
+
+The guard of `dgmm.mixture.components` looks at the parameters of an E-step. Where a component collapses in one
+iteration, as onto fewer rows than dimensions, its covariance is the difference of moments that agree in all digits
+of single precision: it may have no inverse, where double precision leaves it held by the ridge.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.components import Components
+from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.maximization import m_step
+from dgmm.mixture.statistics import SufficientStatistics
+
+
+def too_coarse(
+    components: Components, statistics: SufficientStatistics, ridge: Array, radius_squared: float
+) -> bool:
+    """Whether an E-step in single precision leads where the guard refuses it: then double precision has to do it.
+
+    Parameters
+    ----------
+    components : Components
+        Of the E-step.
+    statistics : SufficientStatistics
+        What it found.
+    ridge : ndarray (D,)
+        See `m_step`.
+    radius_squared : float
+        See `Components.prepare`.
+    """
+    if not components.single:
+        return False
+    following = m_step(statistics, components.parameters, ridge)
+    try:
+        return not Components.prepare(following, np.dtype(np.float32), radius_squared).single
+    except IllDefinedCovariance:
+        return True
