@@ -9,10 +9,11 @@ from __future__ import annotations
 _TILE_COMPONENT_BYTES = 1 << 20
 _TILE_FEATURE_BYTES = 1 << 24
 _TILE_ROWS = (64, 16384)
-# Compiled: OpenBLAS does products of up to a million multiplications without packing; under 256 rows the sweeps
-# between the products cost more than they do, and beyond 1024 nothing is gained (measured).
+# Compiled: OpenBLAS does products of up to a million multiplications without packing, best half of them, while
+# responsibilities stay in the first caches; under 128 rows the calls weigh, and beyond 512 nothing is gained. Where
+# few rows are packed as well, many are packed better (measured).
 _COMPILED_TILE_PRODUCT = 1_000_000
-_COMPILED_TILE_ROWS = (256, 1024)
+_COMPILED_TILE_ROWS = (128, 512)
 # Rows of a strip of the triangular matrices that whiten.
 STRIP = 16
 # Half a second for each process is what the compiled kernel costs to load, and some hundredths what it saves in
@@ -30,7 +31,8 @@ def tile_rows(n_components: int, n_features: int) -> int:
 def compiled_tile_rows(n_components: int, n_features: int) -> int:
     """Rows of a tile for the compiled kernel."""
     low, high = _COMPILED_TILE_ROWS
-    return max(low, min(_COMPILED_TILE_PRODUCT // (n_components * n_features), high) // 32 * 32)
+    rows = _COMPILED_TILE_PRODUCT // (n_components * n_features)
+    return high if rows < low // 2 else max(low, min(rows // 2, high) // 32 * 32)
 
 
 def worth_compiling(n_rows: int, n_components: int, n_features: int) -> bool:

@@ -241,9 +241,10 @@ def test_the_rows_of_the_data_decide_not_those_of_a_block(monkeypatch):
 
 
 def test_tiles_depend_on_components_and_features_alone():
-    assert compiled_tile_rows(8, 6) == 1024
-    assert compiled_tile_rows(16, 66) == 928  # whole multiples of 32
-    assert compiled_tile_rows(64, 5000) == 256
+    assert compiled_tile_rows(8, 6) == 512
+    assert compiled_tile_rows(16, 66) == 448  # whole multiples of 32
+    assert compiled_tile_rows(16, 561) == 128
+    assert compiled_tile_rows(64, 5000) == 512
 
 
 def test_a_small_fit_does_not_import_the_compiler():
