@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,9 @@ class PreparedLockstep:
     def __init__(self, members: Sequence[tuple[Components, Frame]], n_rows: int = 0) -> None:
         self.members = members
         self._n_rows = n_rows
+
+    def __sizeof__(self) -> int:
+        return sum(sys.getsizeof(components) for components, _ in self.members)
 
     def begin(self) -> BlockFunction:
         step = Lockstep(self.members, self._n_rows)
