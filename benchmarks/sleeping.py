@@ -91,7 +91,8 @@ class SleepingWork(LockstepWork):
 
 
 def _seconds(usual: float, block: int) -> float:
-    return usual * (1 + _JITTER * float(np.random.default_rng(block).uniform(-1, 1)))
+    golden = block * 0.6180339887498949 % 1
+    return usual * (1 + _JITTER * (2 * golden - 1))
 
 
 class PreparedSleep:
@@ -105,16 +106,20 @@ class PreparedSleep:
         return sys.getsizeof(self.real)
 
     def begin(self) -> BlockFunction:
-        return self._sleep
-
-    def _sleep(self, block: Block, weights: Rows | None) -> Together[SufficientStatistics]:
-        wake = time.monotonic() + _seconds(self.seconds, block.first)
         ((components, _),) = self.real.members
-        means, n_quadratic = components.parameters.means, FULL.n_quadratic(block.rows.shape[1])
-        second = np.ones((len(means), n_quadratic))
-        statistics = SufficientStatistics(components.centres, np.ones(len(means)), means, second, 0.0, 1.0)
-        time.sleep(max(wake - time.monotonic(), 0))
-        return Together((statistics,))
+        counts, means = np.ones(len(components.theta)), components.parameters.means
+        second = np.ones((len(means), FULL.n_quadratic(means.shape[1])))
+        statistics = Together((SufficientStatistics(components.centres, counts, means, second, 0.0, 1.0),))
+        wake = time.monotonic()
+
+        def sleep(block: Block, weights: Rows | None) -> Together[SufficientStatistics]:
+            # Until a time that was set: being late, as one of many threads, does not add up.
+            nonlocal wake
+            wake += _seconds(self.seconds, block.first)
+            time.sleep(max(wake - time.monotonic(), 0))
+            return statistics
+
+        return sleep
 
 
 @contextmanager

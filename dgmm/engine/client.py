@@ -77,6 +77,11 @@ class _TopicReporter:
             unsent.rows, unsent.sent = 0, now
 
 
+def task_seconds(n_threads: int) -> float:
+    """Seconds of work that are worth a task where so many threads run them."""
+    return max(_TASK_SECONDS, n_threads * _SCHEDULER_SECONDS / _SCHEDULER_SHARE)
+
+
 class DistributedScheduler(Scheduler):
     """The active `distributed.Client`."""
 
@@ -96,7 +101,7 @@ class DistributedScheduler(Scheduler):
 
     @property
     def task_seconds(self) -> float:  # type: ignore[override]
-        return max(_TASK_SECONDS, self.n_threads * _SCHEDULER_SECONDS / _SCHEDULER_SHARE)
+        return task_seconds(self.n_threads)
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
         failed, n_threads = 0, self.n_threads

@@ -18,6 +18,9 @@ from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.together import Together
 
+# Covariances of no more bytes are prepared by each leaf, in less time than a worker needs to ask another for them.
+LIGHT_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -67,6 +70,7 @@ class LockstepWork:
         self._candidates = tuple(candidates)
         self._dtype = dtype
         self._n_rows = n_rows
+        self.light = sum(c.parameters.covariances.nbytes for c in candidates) <= LIGHT_BYTES
 
     def prepare(self) -> PreparedLockstep:
         return PreparedLockstep([(c.components(self._dtype), c.frame) for c in self._candidates], self._n_rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dask
@@ -37,7 +38,11 @@ class Prepared(Protocol):
 
 
 class Work(Protocol):
-    """What a pass does."""
+    """What a pass does.
+
+    It may have an attribute `light`: if that is true it goes with each leaf, which prepares for itself; else all
+    workers ask the one that prepared it.
+    """
 
     name: str
 
@@ -67,14 +72,16 @@ def _leaf(
     return total.total()
 
 
-def _names(work: Work, leaves: Sequence[Run]) -> dict[Run, str]:
-    # Short ones are another kind: how long they take says little of the others.
-    kinds = {leaf: "leaf" if leaf.level >= leaves[0].level else "short-leaf" for leaf in leaves}
-    return {leaf: f"dgmm-{work.name}-{kind}-{leaf.first}" for leaf, kind in kinds.items()}
+def _preparing_leaf(work: Work, *others: Any) -> Any:
+    return _leaf(_prepare(work), *others)
 
 
-def _priority(key: Any) -> int:
-    return -1 if "-short-leaf-" in key else 0
+def _leaf_name(work: Work, leaf: Run) -> str:
+    return f"dgmm-{work.name}-leaf-{leaf.first}"
+
+
+def _priority(short: frozenset[str], key: str) -> int:
+    return -1 if key in short else 0
 
 
 def _merge(levels: tuple[int, ...], *values: Any) -> Any:
@@ -156,8 +163,8 @@ class Passes:
                 lambda token, report: self._graph(work, leaves, report, token), self.on_rows
             )
         except (DeadlyTask, HangingTask) as error:
-            for leaf, name in _names(work, leaves).items():
-                if error.task == name:
+            for leaf in leaves:
+                if error.task == _leaf_name(work, leaf):
                     start, stop = (int(self.source.bounds[edge]) for edge in leaf)
                     raise naming_rows(error, start, stop, self.source.name) from error
             raise
@@ -190,17 +197,20 @@ class Passes:
         # A plain graph: one of `delayed` functions takes ten times as long to build.
         name = f"dgmm-{work.name}"
         prepared = f"{name}-parameters-{token}"
-        tasks: dict[str, tuple[Any, ...]] = {prepared: (_prepare, work)}
-        keys = {leaf: f"{leaf_name}-{token}" for leaf, leaf_name in _names(work, leaves).items()}
+        light = getattr(work, "light", False)
+        tasks: dict[str, tuple[Any, ...]] = {} if light else {prepared: (_prepare, work)}
+        keys = {leaf: f"{_leaf_name(work, leaf)}-{token}" for leaf in leaves}
         delayed: list[Delayed] = []
         for leaf in leaves:
             (rows, of_rows), (weights, of_weights) = map(_keys, self._inputs(leaf))
-            tasks[keys[leaf]] = (_leaf, prepared, rows, weights, self.subset, report)
+            head = (_preparing_leaf, work) if light else (_leaf, prepared)
+            tasks[keys[leaf]] = (*head, rows, weights, self.subset, report)
             delayed += of_rows + of_weights
         for run, parts in merges(leaves):
             keys[run] = f"{name}-merge-{run.level}-{run.first}-{token}"
             tasks[keys[run]] = (_merge, tuple(part.level for part in parts), *(keys[part] for part in parts))
         root = keys[Run(0, self.source.n_blocks)]
-        # Short leaves come last. Rows that are tasks themselves would come before all others then, and be held.
-        with dask.annotate(**({} if self.delayed else {"priority": _priority})):
+        # Short leaves come last; but rows that are tasks themselves would be computed before, and be held.
+        short = frozenset(keys[leaf] for leaf in leaves if leaf.level < leaves[0].level and not self.delayed)
+        with dask.annotate(priority=partial(_priority, short)):
             return Delayed(root, HighLevelGraph.from_collections(root, tasks, delayed))
