@@ -180,7 +180,7 @@ def measure(
 
 
 def fitted(cases: Sequence[Case]) -> dict[str, np.ndarray]:
-    """CPU seconds, and MB of the scheduler, as sums of terms that are not negative, by least squares; prints them."""
+    """CPU seconds, and MB of the scheduler, as sums of terms none of which is negative: least squares, printed."""
     terms = np.array([case.terms for case in cases])
     scale = terms.max(axis=0) + (terms.max(axis=0) == 0)
     print(f"\n{'fitted: ms of CPU, kB':22}" + "".join(f"{term:>14}" for term in TERMS) + "  largest error")
@@ -196,8 +196,8 @@ def fitted(cases: Sequence[Case]) -> dict[str, np.ndarray]:
 def foresee(models: dict[str, np.ndarray], rows_per_second: float) -> None:
     """What passes over many rows would take, of light parameters, if each worker has a core to itself."""
     print(
-        f"\n{'rows':>6} {'workers':>7} {'pass s':>8} {'leaf s':>7} {'tasks':>7} {'scheduler: CPU s':>16} {'busy':>6} "
-        f"{'MB':>5} {'worker busy':>11} {'waits':>6}"
+        f"\n{'rows':>6} {'workers':>7} {'pass s':>8} {'leaf s':>7} {'tasks':>7} {'scheduler: CPU s':>16} "
+        f"{'busy':>6} {'MB':>5} {'worker busy':>11} {'waits':>6}"
     )
     for rows, workers in FORESEEN:
         n_blocks = int(rows / ROWS_OF_BLOCK)
