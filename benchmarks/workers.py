@@ -1,6 +1,6 @@
 """Dask's share of a pass with many workers, and where it goes: driver, scheduler, bytes.
 
-    python benchmarks/workers.py [--workers 8 64 200] [--leaves 4 16] [--shapes 16x10 64x64] [--seconds 1]
+    python benchmarks/workers.py [--workers 8 64 200] [--leaves 4 8] [--shapes 16x10 64x32] [--seconds 1]
 
 A real scheduler in a process of its own, and real workers of one thread that talk to it and to each other by TCP.
 The pass is dgmm's own, with parameters and statistics of K components with full covariances in D features; only
@@ -219,10 +219,10 @@ def foresee(models: dict[str, np.ndarray], rows_per_second: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", nargs="*", type=int, default=[8, 64, 200])
-    parser.add_argument("--leaves", nargs="*", type=int, default=[4, 16], help="of each worker")
-    parser.add_argument("--shapes", nargs="*", default=["16x10", "64x64"], help="KxD")
+    parser.add_argument("--leaves", nargs="*", type=int, default=[4, 8], help="of each worker")
+    parser.add_argument("--shapes", nargs="*", default=["16x10", "64x32"], help="KxD")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a leaf sleeps")
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="that the workers share")
     parser.add_argument("--rows-per-second", type=float, default=0.7e6, help="of a core, 20 features, K=16")
     options = parser.parse_args()
