@@ -37,6 +37,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "grids": ("FOLDER", "FOLDER --gigabytes 0.05 --iterations 2"),
     "object_store": ("FOLDER", "FOLDER --gigabytes 0.01 --rounds 1 --iterations 2"),
     "out_of_core": ("FOLDER", "FOLDER --gigabytes 0.02 --iterations 2"),
+    "workers": ("", "--workers 1 2 --leaves 2 --shapes 2x3 --seconds 0.2 --passes 1"),
     "billion": ("FOLDER", "FOLDER --rows 500_000"),
 }
 

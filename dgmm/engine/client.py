@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import math
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,36 +33,57 @@ _LONGEST_PAUSE_SECONDS = 10.0
 # So many workers have to die of a task, the last of them while it ran alone.
 _DEATHS = 12
 _POLL_SECONDS = 0.5
+# A task has to be worth what a worker spends on it; and the scheduler, which spends so many seconds (measured:
+# benchmarks/workers.py), is not to be busier than for this share of the time with tasks of all threads.
+_TASK_SECONDS = 0.5
+_SCHEDULER_SECONDS = 1.5e-3
+_SCHEDULER_SHARE = 1 / 3
+# Of rows done, in messages of all threads.
+_REPORTS_PER_SECOND = 50
 _log = logging.getLogger(__name__)
 
 
 class _TopicReporter:
-    """Sends progress from a worker by way of the scheduler's event log."""
+    """Sends progress from a worker by way of the scheduler's event log.
 
-    def __init__(self, topic: str, attempt: str) -> None:
+    However many threads there are, the scheduler gets about as many messages a second: what a thread has not sent
+    at the end of a leaf waits for its next one.
+    """
+
+    _unsent = threading.local()
+
+    def __init__(self, topic: str, attempt: str, n_threads: int) -> None:
         self._topic = topic
         self._attempt = attempt
-        self._rows = 0
-        self._sent = time.monotonic()
+        self._seconds = n_threads / _REPORTS_PER_SECOND
 
     def __call__(self, rows: int) -> None:
-        self._rows += rows
-        if time.monotonic() - self._sent > _POLL_SECONDS:
-            self.flush()
+        unsent = self._unsent
+        if getattr(unsent, "attempt", None) != self._attempt:
+            unsent.attempt, unsent.rows, unsent.sent = self._attempt, 0, -math.inf
+        unsent.rows += rows
+        self._send(max(self._seconds, _POLL_SECONDS))
 
     def flush(self) -> None:
-        """Send what has not been sent."""
+        """At the end of a leaf: send what has not been sent, unless this thread has sent something just now."""
+        self._send(self._seconds)
+
+    def _send(self, seconds: float) -> None:
         from distributed import get_worker
 
-        if self._rows:
-            get_worker().log_event(self._topic, [self._attempt, self._rows])
-        self._rows, self._sent = 0, time.monotonic()
+        now, unsent = time.monotonic(), self._unsent
+        if now - unsent.sent > seconds:
+            get_worker().log_event(self._topic, [self._attempt, unsent.rows])
+            unsent.rows, unsent.sent = 0, now
+
+
+def task_seconds(n_threads: int) -> float:
+    """Seconds of work that are worth a task where so many threads run them."""
+    return max(_TASK_SECONDS, n_threads * _SCHEDULER_SECONDS / _SCHEDULER_SHARE)
 
 
 class DistributedScheduler(Scheduler):
     """The active `distributed.Client`."""
-
-    task_seconds = 0.5
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -76,13 +99,17 @@ class DistributedScheduler(Scheduler):
     def n_threads(self) -> int:  # type: ignore[override]
         return max(self._watch.total("threads"), 1)
 
+    @property
+    def task_seconds(self) -> float:  # type: ignore[override]
+        return task_seconds(self.n_threads)
+
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        failed = 0
+        failed, n_threads = 0, self.n_threads
         while True:
             token = self._token()
             try:
                 with self._hearing(token, on_rows):
-                    ((_, value),) = self._values([build(token, _TopicReporter(self._topic, token))])
+                    ((_, value),) = self._values([build(token, _TopicReporter(self._topic, token, n_threads))])
                     return value
             except _LOSSES as error:
                 failed += 1

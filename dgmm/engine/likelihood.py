@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.together import Together
+
+# Covariances of no more bytes are prepared by each leaf, in less time than a worker needs to ask another for them.
+LIGHT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,7 @@ class LockstepWork:
         self._candidates = tuple(candidates)
         self._dtype = dtype
         self._n_rows = n_rows
+        self.light = sum(c.parameters.covariances.nbytes for c in candidates) <= LIGHT_BYTES
 
     def prepare(self) -> PreparedLockstep:
         return PreparedLockstep([(c.components(self._dtype), c.frame) for c in self._candidates], self._n_rows)
@@ -77,6 +82,9 @@ class PreparedLockstep:
     def __init__(self, members: Sequence[tuple[Components, Frame]], n_rows: int = 0) -> None:
         self.members = members
         self._n_rows = n_rows
+
+    def __sizeof__(self) -> int:
+        return sum(sys.getsizeof(components) for components, _ in self.members)
 
     def begin(self) -> BlockFunction:
         step = Lockstep(self.members, self._n_rows)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dask
 import numpy as np
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from dgmm.data.source import Block, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.guilty import naming_rows
+from dgmm.engine.leaves import Run, ending_together, equal_runs, merges
 from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
@@ -23,8 +26,6 @@ from dgmm.errors import ClusterError, DeadlyTask, HangingTask
 Rows = NDArray[np.floating]
 BlockFunction = Callable[[Block, Rows | None], Any]
 
-# Children of a merge task; wider means fewer tasks, and more partial sums held at once.
-_MERGE_LEVELS = 3
 # Until a pass has been timed: bytes of rows that a thread gets through in a second.
 _FIRST_GUESS = 2e8
 
@@ -37,7 +38,11 @@ class Prepared(Protocol):
 
 
 class Work(Protocol):
-    """What a pass does."""
+    """What a pass does.
+
+    It may have an attribute `light`: if that is true it goes with each leaf, which prepares for itself; else all
+    workers ask the one that prepared it.
+    """
 
     name: str
 
@@ -67,15 +72,31 @@ def _leaf(
     return total.total()
 
 
-def _leaf_name(work: Work, first: int) -> str:
-    return f"dgmm-{work.name}-leaf-{first}"
+def _preparing_leaf(work: Work, *others: Any) -> Any:
+    return _leaf(_prepare(work), *others)
 
 
-def _merge(*values: Any) -> Any:
+def _leaf_name(work: Work, leaf: Run) -> str:
+    return f"dgmm-{work.name}-leaf-{leaf.first}"
+
+
+def _priority(short: frozenset[str], key: str) -> int:
+    return -1 if key in short else 0
+
+
+def _merge(levels: tuple[int, ...], *values: Any) -> Any:
     total = BinaryCounter[Any]()
-    for value in values:
-        total.add(value)
+    for level, value in zip(levels, values, strict=True):
+        total.add(value, level)
     return total.total()
+
+
+def _keys(received: Any) -> tuple[Any, list[Delayed]]:
+    """What a leaf receives, with keys in place of what is delayed; and that."""
+    if not isinstance(received, list):
+        return received, []
+    promise, *blocks = received
+    return [promise, *(block.key for block in blocks)], blocks
 
 
 @dataclass
@@ -129,22 +150,22 @@ class Passes:
             self._check_unchanged()  # broken data may be what workers die of
             raise
         self._check_unchanged()
+        self.on_rows(self.source.n_rows)  # workers may not have told of the last ones
         seconds = time.perf_counter() - started
         self._block_seconds = seconds * min(self.scheduler.n_threads, len(leaves)) / self.source.n_blocks
         return total
 
-    def _computed(self, work: Work, leaves: list[tuple[int, int]]) -> Any:
+    def _computed(self, work: Work, leaves: list[Run]) -> Any:
         if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
-            first, last = leaves[0]
-            return _leaf(work.prepare(), *self._inputs(first, last), self.subset, RowCount(self.on_rows))
+            return _leaf(work.prepare(), *self._inputs(leaves[0]), self.subset, RowCount(self.on_rows))
         try:
             return self.scheduler.compute(
                 lambda token, report: self._graph(work, leaves, report, token), self.on_rows
             )
         except (DeadlyTask, HangingTask) as error:
-            for first, last in leaves:
-                if error.task == _leaf_name(work, first):
-                    start, stop = int(self.source.bounds[first]), int(self.source.bounds[last])
+            for leaf in leaves:
+                if error.task == _leaf_name(work, leaf):
+                    start, stop = (int(self.source.bounds[edge]) for edge in leaf)
                     raise naming_rows(error, start, stop, self.source.name) from error
             raise
 
@@ -154,48 +175,42 @@ class Passes:
             if source is not None:
                 source.check_unchanged()
 
-    def _inputs(self, first: int, last: int) -> tuple[Any, Any]:
-        weights = None if self.weights is None else self.weights.block_input(first, last)
-        return self.source.block_input(first, last), weights
+    def _inputs(self, leaf: Run) -> tuple[Any, Any]:
+        weights = None if self.weights is None else self.weights.block_input(*leaf)
+        return self.source.block_input(*leaf), weights
 
-    def _leaves(self) -> list[tuple[int, int]]:
-        """Aligned runs of 2^j blocks: long enough to be worth a task, enough of them to keep all threads busy."""
+    def _leaves(self) -> list[Run]:
+        """Aligned runs of blocks: long enough to be worth a task, enough of them to keep all threads busy."""
         n_blocks = self.source.n_blocks
         size = dask.config.get("dgmm.blocks-per-leaf", None)
-        if size is None:
-            seconds = self._block_seconds
-            if seconds is None:
-                row_bytes = self.source.n_features * self.source.dtype.itemsize
-                seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
-            worth = self.scheduler.task_seconds / max(seconds, 1e-9)
-            size = max(1.0, min(worth, n_blocks / (4 * self.scheduler.n_threads)))
-            together = max(source.run_length for source in (self.source, self.weights) if source is not None)
-            size = max(size, min(together, n_blocks / self.scheduler.n_threads))
-        run = 1 << int(np.log2(size))
-        return [(first, min(first + run, n_blocks)) for first in range(0, n_blocks, run)]
+        if size is not None:
+            return equal_runs(n_blocks, int(size))
+        seconds = self._block_seconds
+        if seconds is None:
+            row_bytes = self.source.n_features * self.source.dtype.itemsize
+            seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
+        worth = self.scheduler.task_seconds / max(seconds, 1e-9)
+        together = max(source.run_length for source in (self.source, self.weights) if source is not None)
+        return ending_together(n_blocks, self.scheduler.n_threads, worth, together)
 
-    def _graph(
-        self, work: Work, leaves: list[tuple[int, int]], report: Callable[[int], None], token: str
-    ) -> Delayed:
+    def _graph(self, work: Work, leaves: list[Run], report: Callable[[int], None], token: str) -> Delayed:
+        # A plain graph: one of `delayed` functions takes ten times as long to build.
         name = f"dgmm-{work.name}"
-        prepared = delayed(_prepare, pure=False)(work, dask_key_name=f"{name}-parameters-{token}")
-        level = [
-            delayed(_leaf, pure=False)(
-                prepared,
-                *self._inputs(first, last),
-                self.subset,
-                report,
-                dask_key_name=f"{_leaf_name(work, first)}-{token}",
-            )
-            for first, last in leaves
-        ]
-        depth, width = 0, 1 << _MERGE_LEVELS
-        while len(level) > 1:
-            level = [
-                delayed(_merge, pure=False)(
-                    *level[i : i + width], dask_key_name=f"{name}-merge-{depth}-{i}-{token}"
-                )
-                for i in range(0, len(level), width)
-            ]
-            depth += 1
-        return level[0]
+        prepared = f"{name}-parameters-{token}"
+        light = getattr(work, "light", False)
+        tasks: dict[str, tuple[Any, ...]] = {} if light else {prepared: (_prepare, work)}
+        keys = {leaf: f"{_leaf_name(work, leaf)}-{token}" for leaf in leaves}
+        delayed: list[Delayed] = []
+        for leaf in leaves:
+            (rows, of_rows), (weights, of_weights) = map(_keys, self._inputs(leaf))
+            head = (_preparing_leaf, work) if light else (_leaf, prepared)
+            tasks[keys[leaf]] = (*head, rows, weights, self.subset, report)
+            delayed += of_rows + of_weights
+        for run, parts in merges(leaves):
+            keys[run] = f"{name}-merge-{run.level}-{run.first}-{token}"
+            tasks[keys[run]] = (_merge, tuple(part.level for part in parts), *(keys[part] for part in parts))
+        root = keys[Run(0, self.source.n_blocks)]
+        # Short leaves come last; but rows that are tasks themselves would be computed before, and be held.
+        short = frozenset(keys[leaf] for leaf in leaves if leaf.level < leaves[0].level and not self.delayed)
+        with dask.annotate(priority=partial(_priority, short)):
+            return Delayed(root, HighLevelGraph.from_collections(root, tasks, delayed))

@@ -25,9 +25,8 @@ class BinaryCounter(Generic[T]):
     def __init__(self) -> None:
         self._partial: list[tuple[int, T]] = []
 
-    def add(self, value: T) -> None:
-        """Take the value of the next block."""
-        level = 0
+    def add(self, value: T, level: int = 0) -> None:
+        """Take the value of the next block, or the sum of the next aligned run of 2^level blocks."""
         while self._partial and self._partial[-1][0] == level:
             value = self._partial.pop()[1] + value
             level += 1

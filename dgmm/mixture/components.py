@@ -99,6 +99,10 @@ class Components:
         """Which components have a centre of their own, as numbers."""
         return [int(k) for k in np.flatnonzero(self.centred)]
 
+    def __sizeof__(self) -> int:
+        """Bytes of the large arrays: Dask, which moves components between workers, wants to know."""
+        return self.parameters.covariances.nbytes + self.precision_cholesky.nbytes + self.theta.nbytes
+
     @classmethod
     def prepare(cls, parameters: Parameters, dtype: np.dtype[np.floating], radius_squared: float) -> Components:
         """Make parameters ready.

@@ -52,6 +52,10 @@ class SufficientStatistics:
             self.weight + other.weight,
         )
 
+    def __sizeof__(self) -> int:
+        """Bytes of the arrays: Dask, which moves statistics between workers, wants to know."""
+        return sum(array.nbytes for array in (self.centres, self.counts, self.first, self.second))
+
     def scale(self, factor: float) -> SufficientStatistics:
         """The statistics of the same rows, each `factor` times as heavy."""
         return SufficientStatistics(

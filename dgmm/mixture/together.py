@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -33,3 +34,7 @@ class Together(Generic[T]):
             )
             raise ValueError(msg)
         return Together(tuple(a + b for a, b in zip(self.members, other.members, strict=True)))
+
+    def __sizeof__(self) -> int:
+        """Bytes of all members."""
+        return sum(map(sys.getsizeof, self.members))

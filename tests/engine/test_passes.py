@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 
 import dgmm.data.zarr_array
+import dgmm.engine.likelihood
 import dgmm.engine.settings
 from dgmm import GaussianMixture
 from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
+from dgmm.engine.client import task_seconds
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
+from dgmm.engine.sample import SamplingRule
+from dgmm.engine.scan import ScanWork
 from dgmm.engine.scheduling import LocalScheduler, scheduler_for
 from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
@@ -66,10 +72,17 @@ def bits(model: GaussianMixture) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("workers", "threads"),
-    [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow), (2, 1)],
+    ("workers", "threads", "light"),
+    [
+        pytest.param(1, 1, True, marks=pytest.mark.slow),
+        pytest.param(3, 2, True, marks=pytest.mark.slow),
+        (2, 1, True),
+        (2, 1, False),
+    ],
 )
-def test_clusters_give_the_same_bits(stored, expected, workers, threads):
+def test_clusters_give_the_same_bits(stored, expected, monkeypatch, workers, threads, light):
+    if not light:  # one worker prepares the parameters for all
+        monkeypatch.setattr(dgmm.engine.likelihood, "LIGHT_BYTES", 0)
     assert open_source(stored).n_blocks >= 64
     with (
         LocalCluster(workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0") as cluster,
@@ -94,6 +107,45 @@ def test_adding_in_arrival_order_would_not(stored):
         other = other + blocks[i]
     np.testing.assert_allclose(other.second, total.second, rtol=1e-9)
     assert other.second.tobytes() != total.second.tobytes()
+
+
+def test_short_leaves_come_last(stored, client):
+    """All others are begun before; but not where rows are tasks themselves, which would be computed before."""
+    with scheduler_for(local=False) as scheduler:
+        source = open_source(stored)
+        passes = Passes(source, None, scheduler)
+        passes._block_seconds = scheduler.task_seconds / 4
+        leaves = passes._leaves()
+        assert [last - first for first, last in leaves] == [4] * 15 + [2] * 3
+        graph = passes._graph(ScanWork(SamplingRule.for_rows(10, 0, N), hash_content=False), leaves, print, "1")
+        (layer,) = graph.dask.layers.values()
+        late = {key for key in layer if layer.annotations["priority"](key) < 0}
+        assert late == {f"dgmm-scan-leaf-{first}-1" for first in (60, 62, 64)}
+        assert len(layer) == len(leaves) + 4
+        rows = open_source(da.from_zarr(stored))
+        passes = Passes(rows, None, scheduler)
+        passes._block_seconds = scheduler.task_seconds / 4
+        graph = passes._graph(ScanWork(SamplingRule.for_rows(10, 0, N), hash_content=False), leaves, print, "1")
+        layer = graph.dask.layers[graph.key]
+        assert all(layer.annotations["priority"](key) == 0 for key in layer)
+
+
+def test_dask_knows_how_large_statistics_are(stored):
+    source = open_source(stored)
+    work = LockstepWork(
+        [Candidate(Parameters(FULL, np.ones(1), np.zeros((1, D)), np.eye(D)[None]), Frame.identity(D), 1.0)],
+        source.dtype,
+    )
+    prepared = work.prepare()
+    (block, *_) = source.block_input(0, 1)
+    assert sizeof(prepared.begin()(block, None)) >= 8 * (1 + 2 * D + D * (D + 1) // 2)
+    assert sizeof(prepared) >= 2 * 8 * D * D
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 0.5), (100, 0.5), (1000, 4.5)])
+def test_with_more_threads_a_task_has_to_be_worth_more(threads, seconds):
+    """The scheduler is busy for a third of the time at most."""
+    assert task_seconds(threads) == pytest.approx(seconds)
 
 
 def test_memory_rows_stay_in_this_process(client):

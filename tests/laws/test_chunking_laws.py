@@ -156,7 +156,7 @@ class ArrivalOrder:
     def __class_getitem__(cls, _):
         return cls
 
-    def add(self, value):
+    def add(self, value, level=0):
         self._values.append(value)
 
     def total(self):

@@ -28,7 +28,7 @@ def tree_sum(values):
 
 
 def split_sum(values, run, width):
-    """As a pass does: leaves of `run` blocks, then merges of `width` until one is left."""
+    """Leaves of `run` blocks, then merges of `width` until one is left."""
     level = [tree_sum(values[i : i + run]) for i in range(0, len(values), run)]
     while len(level) > 1:
         level = [tree_sum(level[i : i + width]) for i in range(0, len(level), width)]
