@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="that a leaf sleeps")
     parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="that the workers share")
-    parser.add_argument("--rows-per-second", type=float, default=0.7e6, help="of a core, 20 features, K=16")
+    parser.add_argument("--rows-per-second", type=float, default=2.4e6, help="of a core, 20 features, K=16")
     options = parser.parse_args()
     print(HEADER)
     cases: list[Case] = []

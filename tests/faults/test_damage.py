@@ -201,7 +201,7 @@ def imported() -> None:
         shown(path)
 
 
-EXAMPLES = [100, pytest.param(1_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
+EXAMPLES = [50, pytest.param(1_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)

@@ -89,7 +89,7 @@ def cluster(folder: Path, *options: str, count: int = 2) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("nanny", "threads"), [("--nanny", 2), pytest.param("--no-nanny", 1, marks=pytest.mark.slow)]
+    ("nanny", "threads"), [pytest.param("--nanny", 2, marks=pytest.mark.slow), ("--no-nanny", 1)]
 )
 def test_a_leaf_that_hangs_is_computed_elsewhere(path, tmp_path, caplog, nanny, threads):
     pipe = Pipe(path, once=True)
