@@ -10,8 +10,8 @@ _TILE_COMPONENT_BYTES = 1 << 20
 _TILE_FEATURE_BYTES = 1 << 24
 _TILE_ROWS = (64, 16384)
 # Compiled: OpenBLAS does products of up to a million multiplications without packing, best half of them, while
-# responsibilities stay in the first caches; under 128 rows the calls weigh, and beyond 512 nothing is gained. Where
-# few rows are packed as well, many are packed better (measured).
+# responsibilities stay in the first caches; under 128 rows the calls weigh, and beyond 512 nothing is gained.
+# Where few rows are packed as well, many are packed better (measured).
 _COMPILED_TILE_PRODUCT = 1_000_000
 _COMPILED_TILE_ROWS = (128, 512)
 # Rows of a strip of the triangular matrices that whiten.
