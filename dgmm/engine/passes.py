@@ -121,6 +121,7 @@ class Passes:
     on_rows: Callable[[int], None] = lambda _: None
     subset: Subset | None = None
     _block_seconds: float | None = field(default=None, init=False)
+    _told: int = field(default=0, init=False)
 
     @property
     def delayed(self) -> bool:
@@ -140,7 +141,7 @@ class Passes:
         DataChanged
             Data or weights are no longer what was opened.
         """
-        started = time.perf_counter()
+        started, self._told = time.perf_counter(), 0
         leaves = self._leaves()
         try:
             total = self._computed(work, leaves)
@@ -150,17 +151,22 @@ class Passes:
             self._check_unchanged()  # broken data may be what workers die of
             raise
         self._check_unchanged()
-        self.on_rows(self.source.n_rows)  # workers may not have told of the last ones
+        if self._told < self.source.n_rows:  # workers have not told of the last ones
+            self._tell(self.source.n_rows)
         seconds = time.perf_counter() - started
         self._block_seconds = seconds * min(self.scheduler.n_threads, len(leaves)) / self.source.n_blocks
         return total
 
+    def _tell(self, done: int) -> None:
+        self._told = done
+        self.on_rows(done)
+
     def _computed(self, work: Work, leaves: list[Run]) -> Any:
         if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
-            return _leaf(work.prepare(), *self._inputs(leaves[0]), self.subset, RowCount(self.on_rows))
+            return _leaf(work.prepare(), *self._inputs(leaves[0]), self.subset, RowCount(self._tell))
         try:
             return self.scheduler.compute(
-                lambda token, report: self._graph(work, leaves, report, token), self.on_rows
+                lambda token, report: self._graph(work, leaves, report, token), self._tell
             )
         except (DeadlyTask, HangingTask) as error:
             for leaf in leaves:
