@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import zarr
-from watched import Watcher
+from watched import run
 
 
 def write(path: Path, d: int, mebibytes: int) -> None:
@@ -44,10 +43,7 @@ def fit(data: Path, k: int, kind: str, limit: str, scratch: Path) -> tuple[str, 
             *("--workers", "1", "--memory-limit", limit, "--seed", "0", "--tol", "0", "--max-iter", "2"),
             *("--n-init", "1", "--sample-size", "5000", "--model", f"{own}/model"),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        watcher = Watcher(process.pid)
-        watcher.start()
-        _, err = process.communicate()
+        watcher, err, _ = run(command)
     largest = [size for name, size in watcher.largest.items() if name.startswith("worker")]
     return err, max(largest, default=0) / 2**20
 

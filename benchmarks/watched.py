@@ -58,6 +58,15 @@ class Watcher(threading.Thread):
         return max(sizes), sum(seconds for name, seconds in self.seconds.items() if name.startswith("worker"))
 
 
+def run(command: list[str]) -> tuple[Watcher, str, int]:
+    """Run a command to its end; its watcher, standard error and exit status."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    watcher = Watcher(process.pid)
+    watcher.start()
+    _, err = process.communicate()
+    return watcher, err, process.returncode
+
+
 def fit(*words: object, scratch: Path) -> tuple[Watcher, str, dict[str, Any]]:
     """Run `dgmm fit` on DATA and with the options given; its watcher, standard error, and facts about the model.
 
@@ -73,11 +82,8 @@ def fit(*words: object, scratch: Path) -> tuple[Watcher, str, dict[str, Any]]:
             *("--workers", "2", "--memory-limit", "1GiB", "--seed", "0"),
             *("--checkpoint", f"{own}/checkpoint", "--model", f"{own}/model"),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        watcher = Watcher(process.pid)
-        watcher.start()
-        _, err = process.communicate()
-        if process.returncode:
+        watcher, err, code = run(command)
+        if code:
             raise SystemExit(err)
         info = [sys.executable, "-m", "dgmm", "info", f"{own}/checkpoint", "--json"]
         facts = json.loads(subprocess.run(info, check=True, capture_output=True).stdout)

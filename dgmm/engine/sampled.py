@@ -164,14 +164,17 @@ class Sampled:
 
     def e_step(self, parameters: Parameters, dtype: np.dtype[np.floating]) -> EStep:
         """The E-step on the sample."""
-        components = Components.prepare(parameters, dtype, self.scan.radius_squared)
+        return self._step(Components.prepare(parameters, dtype, self.scan.radius_squared))
+
+    def _step(self, components: Components) -> EStep:
         return EStep(components, self.scan.frame, len(self.scan.rows))
 
     def statistics(self, parameters: Parameters) -> SufficientStatistics:
         """Of the whole sample."""
         rows, weights, radius = self.scan.rows, self.scan.weights, self.scan.radius_squared
-        found = self.e_step(parameters, rows.dtype)(rows, weights)
-        if too_coarse(Components.prepare(parameters, rows.dtype, radius), found, self.ridge, radius):
+        components = Components.prepare(parameters, rows.dtype, radius)
+        found = self._step(components)(rows, weights)
+        if too_coarse(components, found, self.ridge, radius):
             return self.e_step(parameters, _DOUBLE)(rows, weights)
         return found
 
