@@ -36,13 +36,13 @@ def test_warned_run_again_and_finished(server, tmp_path, data, job_environment):
     log, checkpoint, fit = tmp_path / "log", tmp_path / "ck", (*FIT[:4], "--tol", 0, "--max-iter", 5000)
     settings = {
         "DATA": data, "CHECKPOINT": checkpoint, "CLUSTER": tmp_path / "sge.yaml", "COMPONENTS": 3,
-        "OPTIONS": " ".join(map(str, fit[2:])), "MAX_RESTARTS": 1, "WARN_AFTER": 12, "VENV": sys.prefix,
+        "OPTIONS": " ".join(map(str, fit[2:])), "MAX_RESTARTS": 1, "WARN_AFTER": 30, "VENV": sys.prefix,
     }  # fmt: skip
     env = job_environment | {name: str(value) for name, value in settings.items()}
     # The fit is endless, and each run of it is warned after so many seconds.
     options = ("-wd", str(ROOT), "-o", str(log))
     job = server.submit(ROOT / "jobs" / "sge" / "fit.sge", *options, env=env)
-    server.wait_gone(job, 180)
+    server.wait_gone(job, 300)
     text = log.read_text()
     assert [run["exit_status"] for run in server.accounting(job)] == ["99", "1"], text + server.logs()
     assert text.count("Interrupted: stopped by SIGUSR1") == 2, text
