@@ -65,7 +65,7 @@ def compiled_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, Covariance
         f = covariance.n_features(d)
         if two_gemms_pay(k, d, f) and worth_compiling(n_rows, k, f):
             tile, whitening = compiled_tile_rows(k, f), covariance.n_quadratic(d) > d
-            needed += 8 * ((f + k + 2 + d) * tile + 3 * k * f + 2 * d * d)
+            needed += 8 * ((f + 2 * k + 2 + d) * tile + 3 * k * f + 2 * d * d)
             needed += 4 * k * (STRIP * tile + d * (d + STRIP)) if whitening else 0
     return needed + COMPILER_BYTES if needed else 0
 

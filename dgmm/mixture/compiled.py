@@ -29,12 +29,13 @@ from dgmm.mixture.sweeps import (
     add,
     fill_features,
     scale_rows,
+    scaled_transpose,
     softmax,
     to_frame,
     weigh,
     weigh_rows,
 )
-from dgmm.mixture.tiling import compiled_tile_rows
+from dgmm.mixture.tiling import compiled_chunk, compiled_tile_rows
 from dgmm.mixture.whitening import Whitening, absent, log_joint
 
 _KINDS = {"full": FULL, "diag": DIAG, "spherical": SPHERICAL, "tied": TIED}
@@ -94,12 +95,13 @@ class CompiledKernel:
             self._whitening = Whitening(components.precision_cholesky, means, constants, self.tile_rows).arrays
         else:
             self._whitening = tuple(part.astype(self.dtype) for part in absent())
-        self._theta = np.ascontiguousarray(components.theta, self.dtype)
-        self._frame = frame.shift.astype(self.dtype), frame.scale.astype(self.dtype)
+        self._theta = np.ascontiguousarray(components.theta.T, self.dtype)
+        self._chunk = compiled_chunk(k, self.tile_rows)
+        self._frame = frame.shift.astype(self.dtype), (1 / frame.scale).astype(self.dtype)
         pooled = d if self._kind == TIED else 0
         self._buffers = (
-            np.empty((f + k + 2 + pooled) * self.tile_rows, self.dtype),
-            np.empty((k, f), self.dtype),
+            np.empty((f + 2 * k + 2 + pooled) * self.tile_rows, self.dtype),
+            np.empty((f, k), self.dtype),
             np.empty((pooled, pooled), self.dtype),
         )
 
@@ -118,12 +120,12 @@ class CompiledKernel:
         log_likelihood, weight = _kernel(rows.dtype, self.dtype)(
             rows,
             np.empty(0) if weights is None else weights.astype(np.float64, copy=False),
-            self._kind, self.tile_rows, *self._limits, self._theta, *self._frame, *self._whitening,
+            self._kind, self.tile_rows, self._chunk, *self._limits, self._theta, *self._frame, *self._whitening,
             *self._buffers, *totals, refused,
         )  # fmt: skip
         starts = (np.flatnonzero(refused) * self.tile_rows).tolist()
         places = [slice(start, min(start + self.tile_rows, len(rows))) for start in starts]
-        return Totals(*totals, log_likelihood, weight, places)
+        return Totals(totals[0].T, totals[1], log_likelihood, weight, places)
 
 
 @cache
@@ -135,7 +137,7 @@ def _kernel(rows: np.dtype[Any], dtype: np.dtype[Any]) -> Any:
         return types.Array(numba.from_dtype(of), ndim, "A", readonly=True)
 
     signature = types.UniTuple(double, 2)(
-        given(rows, 2), given(np.dtype(np.float64), 1), types.int64, types.int64, double, real,
+        given(rows, 2), given(np.dtype(np.float64), 1), types.int64, types.int64, types.int64, real, real,
         real[:, ::1], real[::1], real[::1],
         real[::1], real[:, ::1], real[::1], real[::1],
         real[::1], real[:, ::1], real[:, ::1],
@@ -153,11 +155,12 @@ def _add_block(
     weights: Array,
     kind: int,
     size: int,
+    chunk: int,
     radius_limit: float,
     least_exponent: float,
     theta: Array,
     shift: Array,
-    scale: Array,
+    inverse_scale: Array,
     strips: Array,
     offsets: Array,
     constants: Array,
@@ -170,33 +173,43 @@ def _add_block(
     refused: Array,
 ) -> tuple[float, float]:
     """Log-likelihood and weight of a block; its other totals, and the refused tiles, in place."""
-    k, f = theta.shape
+    f, k = theta.shape
     d, n_vectors = shift.size, room.size // size
     log_likelihood = weight = 0.0
     for tile in range(refused.size):
         start = tile * size
         b = min(size, len(rows) - start)
         matrix = room[: n_vectors * b].reshape(n_vectors, b)
-        phi, joint, density, factor = matrix[:f], matrix[f : f + k], matrix[f + k], matrix[f + k + 1]
+        phi, joint, other = matrix[:f], matrix[f : f + k], matrix[f + k : f + 2 * k]
+        density, factor = matrix[f + 2 * k], matrix[f + 2 * k + 1]
         z = phi[f - 1 - d : f - 1]
-        if not to_frame(rows[start : start + b], shift, scale, z, radius_limit) <= radius_limit:
+        if not to_frame(rows[start : start + b], shift, inverse_scale, z, density, radius_limit):
             refused[tile] = True
             continue
         fill_features(z, kind, phi)
         if strips.size:
             log_joint(z, strips, offsets, constants, strip_room, joint)
         else:
-            np.dot(theta, phi, joint)
+            np.dot(theta[:chunk].T, phi[:chunk], joint)
+            for first in range(chunk, f, chunk):
+                np.dot(theta[first : first + chunk].T, phi[first : first + chunk], other)
+                add(other, joint)
         softmax(joint, density, factor, least_exponent)
         of_tile = weights[start : start + b]
         found = weigh(of_tile, density, factor)
         log_likelihood += found[0]
         weight += found[1]
-        scale_rows(joint, factor)
-        np.dot(joint, phi.T, product)
+        if f < k:
+            scale_rows(joint, factor)
+            np.dot(phi, joint.T, product)
+        else:
+            responsibilities = other.reshape(b, k)
+            scaled_transpose(joint, factor, responsibilities)
+            for first in range(0, f, chunk):
+                np.dot(phi[first : first + chunk], responsibilities, product[first : first + chunk])
         add(product, total_product)
         if kind == TIED:
-            weighted = matrix[f + k + 2 :]
+            weighted = matrix[f + 2 * k + 2 :]
             weigh_rows(z, of_tile, weighted)
             np.dot(weighted, z.T, scatter)
             add(scatter, total_scatter)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.elementary import exp, log
@@ -21,31 +20,22 @@ def part(*freedoms: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 @part()
-def to_frame(rows: Array, shift: Array, scale: Array, z: Array, limit: float) -> float:
-    """Fill `z` (D, b) with rows (b, D) in the frame; |z|^2 at the farthest corner of the box around them.
+def to_frame(rows: Array, shift: Array, inverse_scale: Array, z: Array, squares: Array, limit: float) -> bool:
+    """Fill `z` (D, b) with rows (b, D) in the frame, `squares` (b,) with |z|^2; whether all are within the limit.
 
-    Infinity where a value is not a number, or by itself beyond the limit.
+    A row that is not finite is not.
     """
+    squares[:] = 0.0
+    for feature in range(len(z)):
+        of_feature, unit = shift[feature], inverse_scale[feature]
+        for j in range(squares.size):
+            z[feature, j] = (z.dtype.type(rows[j, feature]) - of_feature) * unit
+        for j in range(squares.size):
+            squares[j] += z[feature, j] * z[feature, j]
     outside = 0
-    for feature in range(len(z)):
-        for j in range(z.shape[1]):
-            value = (z.dtype.type(rows[j, feature]) - shift[feature]) / scale[feature]
-            z[feature, j] = value
-            outside += not np.float64(value) * np.float64(value) <= limit
-    if outside:
-        return np.inf
-    radius_squared = 0.0
-    for feature in range(len(z)):
-        radius_squared += _largest_square(z[feature])
-    return radius_squared
-
-
-@part("nnan", "nsz")
-def _largest_square(values: Array) -> float:
-    largest = abs(values[0])
-    for j in range(1, values.size):
-        largest = max(largest, abs(values[j]))
-    return np.float64(largest) * np.float64(largest)
+    for j in range(squares.size):
+        outside += not squares[j] <= limit
+    return outside == 0
 
 
 @part()
@@ -114,10 +104,19 @@ def weigh_rows(z: Array, weights: Array, weighted: Array) -> None:
 
 @part()
 def scale_rows(joint: Array, factor: Array) -> None:
-    """Multiply each row by `factor` (b,)."""
+    """Multiply each row (K, b) by `factor` (b,)."""
     for component in range(len(joint)):
         for j in range(factor.size):
             joint[component, j] *= factor[j]
+
+
+@part()
+def scaled_transpose(joint: Array, factor: Array, out: Array) -> None:
+    """Fill `out` (b, K) with the columns of `joint` (K, b) times `factor` (b,)."""
+    for j in range(factor.size):
+        by = factor[j]
+        for component in range(len(joint)):
+            out[j, component] = joint[component, j] * by
 
 
 @part("reassoc", "nsz")

@@ -9,11 +9,12 @@ from __future__ import annotations
 _TILE_COMPONENT_BYTES = 1 << 20
 _TILE_FEATURE_BYTES = 1 << 24
 _TILE_ROWS = (64, 16384)
-# Compiled: OpenBLAS does products of up to a million multiplications without packing, best half of them, while
-# responsibilities stay in the first caches; under 128 rows the calls weigh, and beyond 512 nothing is gained.
-# Where few rows are packed as well, many are packed better (measured).
-_COMPILED_TILE_PRODUCT = 1_000_000
+# Compiled: OpenBLAS does products of up to a million multiplications without packing, up to twice as fast. Tiles
+# have at most half of them while that leaves enough rows (under 128 the calls weigh, over 512 nothing is gained);
+# else they are taken some features at a time. Many components are packed well (measured).
+COMPILED_PRODUCT = 1_000_000
 _COMPILED_TILE_ROWS = (128, 512)
+_LEAST_CHUNK = 64
 # Rows of a strip of the triangular matrices that whiten.
 STRIP = 16
 # Half a second for each process is what the compiled kernel costs to load, and some hundredths what it saves in
@@ -31,8 +32,15 @@ def tile_rows(n_components: int, n_features: int) -> int:
 def compiled_tile_rows(n_components: int, n_features: int) -> int:
     """Rows of a tile for the compiled kernel."""
     low, high = _COMPILED_TILE_ROWS
-    rows = _COMPILED_TILE_PRODUCT // (n_components * n_features)
-    return high if rows < low // 2 else max(low, min(rows // 2, high) // 32 * 32)
+    if COMPILED_PRODUCT // (n_components * low) < _LEAST_CHUNK:
+        return high
+    return max(low, min(COMPILED_PRODUCT // (n_components * n_features) // 2, high) // 32 * 32)
+
+
+def compiled_chunk(n_components: int, n_rows: int) -> int:
+    """Features that a product of the compiled kernel takes at a time, from a tile of so many rows."""
+    chunk = COMPILED_PRODUCT // (n_components * n_rows) // 32 * 32
+    return chunk if chunk >= _LEAST_CHUNK else 1 << 62
 
 
 def worth_compiling(n_rows: int, n_components: int, n_features: int) -> bool:

@@ -20,7 +20,7 @@ from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.tiling import compiled_tile_rows
+from dgmm.mixture.tiling import COMPILED_PRODUCT, compiled_chunk, compiled_tile_rows
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 MANY = 10**12
@@ -104,13 +104,14 @@ def test_log_is_within_two_ulps(dtype):
     d=st.integers(1, 5),
     n=st.integers(1, 150),
     tile=st.integers(1, 80),
+    chunk=st.integers(1, 30),
     of_rows=st.sampled_from([SINGLE, DOUBLE]),
     dtype=st.sampled_from([SINGLE, DOUBLE]),
     weighted=st.booleans(),
     outlier=st.booleans(),
     seed=seeds,
 )
-def test_the_statistics_are_those_of_numpy(name, k, d, n, tile, of_rows, dtype, weighted, outlier, seed):
+def test_the_statistics_are_those_of_numpy(name, k, d, n, tile, chunk, of_rows, dtype, weighted, outlier, seed):
     rng = np.random.default_rng(seed)
     components = prepare(mixture(name, k, d, rng, spread=1.0, low=0.7, high=1.5), max(dtype, of_rows))
     assume(not components.centred.any())  # one of full covariance in many dimensions is faster centred
@@ -119,8 +120,8 @@ def test_the_statistics_are_those_of_numpy(name, k, d, n, tile, of_rows, dtype, 
         rows[n // 2] += 1e5
     weights = rng.random(n).astype(of_rows) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiling, "_COMPILED_TILE_ROWS", (tile, tile))
-        patch.setattr(tiling, "_COMPILED_TILE_PRODUCT", 10**9)
+        patch.setattr(compiled, "compiled_tile_rows", lambda *_: tile)
+        patch.setattr(compiled, "compiled_chunk", lambda *_: chunk)
         expected, found = both(components, rows, weights)
     # Of the largest moment: those of a far row dwarf the others, where single precision may be used.
     assert_same_statistics(found, expected, 1e-11 if components.dtype == DOUBLE else 1e-4)
@@ -244,7 +245,14 @@ def test_tiles_depend_on_components_and_features_alone():
     assert compiled_tile_rows(8, 6) == 512
     assert compiled_tile_rows(16, 66) == 448  # whole multiples of 32
     assert compiled_tile_rows(16, 561) == 128
-    assert compiled_tile_rows(64, 5000) == 512
+    assert compiled_tile_rows(200, 5000) == 512
+
+
+def test_products_are_taken_unpacked_where_few_components_allow():
+    for k, f in ((8, 6), (16, 66), (16, 561), (32, 2145), (64, 5000), (120, 300)):
+        b = compiled_tile_rows(k, f)
+        assert min(compiled_chunk(k, b), f) * b * k <= COMPILED_PRODUCT
+    assert compiled_chunk(200, compiled_tile_rows(200, 5000)) > 5000, "many components: all at once"
 
 
 def test_a_small_fit_does_not_import_the_compiler():
