@@ -202,14 +202,19 @@ class Passes:
     def _graph(self, work: Work, leaves: list[Run], report: Callable[[int], None], token: str) -> Delayed:
         # A plain graph: one of `delayed` functions takes ten times as long to build.
         name = f"dgmm-{work.name}"
-        prepared = f"{name}-parameters-{token}"
-        light = getattr(work, "light", False)
-        tasks: dict[str, tuple[Any, ...]] = {} if light else {prepared: (_prepare, work)}
+        tasks: dict[str, tuple[Any, ...]] = {}
+        if isinstance(self.scheduler, LocalScheduler):
+            head: tuple[Any, Any] = (_leaf, work.prepare())  # all threads share it
+        elif getattr(work, "light", False):
+            head = (_preparing_leaf, work)
+        else:
+            prepared = f"{name}-parameters-{token}"
+            tasks[prepared] = (_prepare, work)
+            head = (_leaf, prepared)
         keys = {leaf: f"{_leaf_name(work, leaf)}-{token}" for leaf in leaves}
         delayed: list[Delayed] = []
         for leaf in leaves:
             (rows, of_rows), (weights, of_weights) = map(_keys, self._inputs(leaf))
-            head = (_preparing_leaf, work) if light else (_leaf, prepared)
             tasks[keys[leaf]] = (*head, rows, weights, self.subset, report)
             delayed += of_rows + of_weights
         for run, parts in merges(leaves):
