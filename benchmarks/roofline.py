@@ -10,7 +10,9 @@ share of the time of the kernel is the figure. Beside it the rate of a square pr
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +22,7 @@ from dgmm.engine.blas import one_blas_thread
 from dgmm.mixture.compiled import CompiledKernel
 from dgmm.mixture.components import Components
 from dgmm.mixture.frame import Frame
-from dgmm.mixture.tiling import STRIP
+from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP, compiled_chunk
 
 SQUARE = 2048
 
@@ -40,13 +42,33 @@ def fastest(function: Callable[[], object], repeats: int, least: float = 0.02) -
     return best
 
 
-def product(m: int, n: int, k: int, dtype: np.dtype, *, transposed: bool, repeats: int) -> float:
-    """Seconds of a product (m, k) @ (k, n), the second factor perhaps stored as its transpose."""
+def product(m: int, n: int, k: int, dtype: np.dtype, repeats: int) -> float:
+    """Seconds of a product (m, k) @ (k, n)."""
     rng = np.random.default_rng(0)
-    left, right = rng.random((m, k)).astype(dtype), rng.random((n, k) if transposed else (k, n)).astype(dtype)
-    right = right.T if transposed else right
+    left, right = rng.random((m, k)).astype(dtype), rng.random((k, n)).astype(dtype)
     out = np.empty((m, n), dtype)
     return fastest(lambda: np.dot(left, right, out=out), repeats)
+
+
+def chunks(size: int, most: int) -> list[int]:
+    """Lengths of the pieces of at most so many."""
+    return [min(most, size - first) for first in range(0, size, most)]
+
+
+def shapes(kernel: CompiledKernel, components: Components) -> tuple[list[tuple[int, int, int]], ...]:
+    """(m, n, k) of the products of a tile, of the E-step and of the M-step."""
+    k, f = components.theta.shape
+    d, b = components.parameters.n_features, kernel.tile_rows
+    widths = chunks(f, compiled_chunk(k, b))
+    m_step = [(width, k, b) for width in widths]
+    if not components.whitening_limit:
+        return [(k, b, width) for width in widths], m_step
+    e_step = []
+    for first in range(0, d, STRIP):
+        height, last = min(STRIP, d - first), min(first + STRIP, d)
+        together = max(COMPILED_PRODUCT // (height * last * b), 1)
+        e_step += [(height * each, b, last) for each in chunks(k, together)]
+    return e_step, m_step
 
 
 def main() -> None:
@@ -58,7 +80,7 @@ def main() -> None:
     repeats = options.repeats
     with one_blas_thread():
         for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
-            spent = product(SQUARE, SQUARE, SQUARE, dtype, transposed=False, repeats=2)
+            spent = product(SQUARE, SQUARE, SQUARE, dtype, repeats=2)
             print(f"square product, {dtype}: {2 * SQUARE**3 / spent / 1e9:.0f} GFLOP/s")
         memory = np.zeros(30_000_000)
         spent = fastest(memory.sum, repeats)
@@ -78,19 +100,19 @@ def main() -> None:
                 radius = float(np.quantile(np.sum(frame.apply(sample) ** 2, axis=1), 0.999))
                 components = Components.prepare(truth.to_frame(frame), dtype, radius)
                 kernel = CompiledKernel(components, frame)
-                used, b, f = kernel.dtype, kernel.tile_rows, components.theta.shape[1]
-                heights = [(k, f)]
-                if components.whitening_limit:
-                    heights = [(k * min(STRIP, d - i), min(i + STRIP, d)) for i in range(0, d, STRIP)]
-                e_step = sum(product(m, b, wide, used, transposed=False, repeats=repeats) for m, wide in heights)
-                m_step = product(k, f, b, used, transposed=True, repeats=repeats)
+                used, b = kernel.dtype, kernel.tile_rows
+                steps = shapes(kernel, components)
+                e_step, m_step = (
+                    sum(number * product(*shape, used, repeats) for shape, number in Counter(step).items())
+                    for step in steps
+                )
                 exponents = -np.random.default_rng(0).random((k, b)).astype(used)
                 out = np.empty_like(exponents)
                 exp = fastest(lambda x=exponents, out=out: np.exp(x, out=out), repeats)
                 parts = [1e9 * spent / b for spent in (e_step, m_step, exp)]
                 parts.append(1e9 * d * dtype.itemsize / bandwidth)
                 taken = 1e9 * fastest(lambda kernel=kernel, rows=rows: kernel(rows, None), repeats) / len(rows)
-                flops = sum(2 * m * wide for m, wide in heights) + 2 * k * f
+                flops = sum(2 * math.prod(shape) for step in steps for shape in step) / b
                 label = f"{name}: {len(rows):,} x {d}, K={k}, {kind}"
                 print(
                     f"{label:33} {dtype.name:8} {used.name:8}           "
