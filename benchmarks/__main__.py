@@ -29,6 +29,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "acceleration": ("--types full diag tied spherical", "--only separated --rows 5_000 --most 10"),
     "numerics": ("", "--only table"),
     "end_to_end": ("FOLDER --sklearn-rows 1_000_000", "FOLDER --rows 100_000 --sklearn-rows 10_000"),
+    "own_start": ("", "--only A --scale 0.02 --subsample 5_000 --repeats 1"),
     "selection": ("", "--rows 5_000 --seeds 1 --sizes 9 11 --timed-rows 5_000 --types diag"),
     "saving": ("FOLDER --rows 200_000", "FOLDER --rows 40_000 --saves 3"),
     "outputs": ("FOLDER", "FOLDER --rows 2_000 --drawn 10_000"),

@@ -17,6 +17,8 @@ from dgmm.mixture.em import EM
 from dgmm.mixture.precision import too_coarse
 from dgmm.mixture.statistics import SufficientStatistics
 
+_DOUBLE = np.dtype(np.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -89,13 +91,15 @@ def _statistics(passes: Passes, members: Sequence[Member]) -> list[SufficientSta
     """What a pass finds; another one in double precision for those that single precision was too coarse for."""
     source, candidates = passes.source, [member.candidate for member in members]
     found = list(passes.run(LockstepWork(candidates, source.dtype, source.n_rows)).members)
+    if source.dtype == _DOUBLE:
+        return found
     coarse = [
         i
         for i, (member, candidate) in enumerate(zip(members, candidates, strict=True))
         if too_coarse(candidate.components(source.dtype), found[i], member.em.ridge, member.radius_squared)
     ]
     if coarse:
-        again = LockstepWork([candidates[i] for i in coarse], np.dtype(np.float64), source.n_rows)
+        again = LockstepWork([candidates[i] for i in coarse], _DOUBLE, source.n_rows)
         for i, statistics in zip(coarse, passes.run(again).members, strict=True):
             found[i] = statistics
     return found
