@@ -22,6 +22,7 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_with_array_api_support_no_check_is_skipped():
     # SciPy reads the variable once, when it is imported: only then does check_array_api_input run.
     code = f"""

@@ -239,6 +239,7 @@ def test_a_report_has_a_map(named, tmp_path, small_boxes):
     assert "How probable the most likely component of these cells is" in page
 
 
+@pytest.mark.slow
 def test_a_map_of_many_cells_is_thinned(tmp_path, monkeypatch, small_boxes):
     monkeypatch.setattr("dgmm.engine.slices._MOST", 7)
     source = open_source(ocean(), **WHAT)

@@ -281,6 +281,7 @@ def test_the_same_but_for_the_time(mixture, frame, tmp_path, monkeypatch):
     assert (tmp_path / "a.html").read_text().count("<time") == 1
 
 
+@pytest.mark.slow
 def test_no_backend_is_chosen_for_the_user(mixture, tmp_path):
     mixture.save(tmp_path / "m")
     code = (

@@ -137,7 +137,7 @@ def test_more_asked_for_than_there_are_components(
     assert np.all(np.sort(group["top_components"][:], axis=1) == np.arange(K))
 
 
-@pytest.mark.parametrize("out", ["s.zarr", "s.parquet"])
+@pytest.mark.parametrize("out", ["s.zarr", pytest.param("s.parquet", marks=pytest.mark.slow)])
 def test_a_killed_draw_ends_with_the_bytes_of_an_unbroken_one(
     case: tuple[Path, Path], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def stop_in_turn(data: Path, tmp_path: Path) -> None:
         assert not psutil.wait_procs(tree, timeout=20)[1], "no process is left behind"
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_a_stop_keeps_nothing_and_says_so(data: Path, tmp_path: Path) -> None:
     with running(*fit(data, tmp_path / "m"), cwd=tmp_path) as command:
         command.wait_for("iteration 1:")

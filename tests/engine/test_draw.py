@@ -72,6 +72,7 @@ def test_the_rows_of_the_definition(tmp_path, name, scheduler):
     assert sorted(path.name for path in (tmp_path / "out.parquet").glob("*.parquet"))[-1] == "part-00012.parquet"
 
 
+@pytest.mark.slow
 def test_larger_draws_are_shared_out_to_any_number_of_workers(tmp_path, monkeypatch):
     wanted = Draw(model(), N, 5)
     assert wanted.local

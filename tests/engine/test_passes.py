@@ -77,7 +77,7 @@ def bits(model: GaussianMixture) -> bytes:
         pytest.param(1, 1, True, marks=pytest.mark.slow),
         pytest.param(3, 2, True, marks=pytest.mark.slow),
         (2, 1, True),
-        (2, 1, False),
+        pytest.param(2, 1, False, marks=pytest.mark.slow),
     ],
 )
 def test_clusters_give_the_same_bits(stored, expected, monkeypatch, workers, threads, light):

@@ -143,6 +143,7 @@ def test_a_client_that_is_not_needed_is_not_started(tmp_path):
     assert len(started) == 1, "one for all passes"
 
 
+@pytest.mark.slow
 def test_no_worker_left_in_the_middle_gives_up_with_the_state_on_disk(empty_cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
     monkeypatch.setattr(dgmm.engine.settings, "SAMPLE_ROWS", 1000)

@@ -138,6 +138,7 @@ def test_it_ends_as_high_as_plain_em_in_no_more_passes_but_one(name, seed):
     assert reached.argmax() + 1 <= plain.n_iter + 1
 
 
+@pytest.mark.slow
 def test_it_saves_passes_where_em_crawls():
     # Up to where plain EM ends. How soon it stops there is another matter: it looks at a slower rate.
     fractions = []
