@@ -3,10 +3,10 @@
     python benchmarks/memory.py FOLDER [--features 2 16 64 256] [--components 2 64 256] [--chunks 1 16 256]
         [--types full tied diag spherical]
 
-For each, a fit (scan, search on the sample, one full pass) runs on a worker process of its own, on float32 rows of
-FOLDER in chunks of so many MiB, all of them in one task: 36 MiB, or two chunks and a short third. Columns: MiB
-planned (from the log of the fit), the largest resident memory of the worker as the kernel (Linux) has it at the end,
-and the first over the second. A fit that compiles the kernel for the first time on a machine takes up to 65 MiB more.
+For each, a fit (scan, two starts on the sample, one full pass) runs on a worker process of its own, on float32
+rows of FOLDER in chunks of so many MiB, all in one task: 36 MiB, or two chunks and a short third. Columns: MiB
+planned (from the log of the fit), the largest resident memory of the worker as Linux has it at the end, and the
+first over the second. The first fit on a machine compiles its kernel, which takes up to 65 MiB more.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def peak() -> int:
 def fit(data: Path, k: int, kind: str, limit: str) -> tuple[float, float]:
     """Memory planned for the worker of a fit, and the most that it had; both in MiB."""
     said = io.StringIO()
-    mixture = GaussianMixture(k, covariance_type=kind, random_state=0, max_iter=1, tol=0.0, verbose=2)
+    mixture = GaussianMixture(k, covariance_type=kind, random_state=0, n_init=2, max_iter=1, tol=0.0, verbose=2)
     with (
         # All blocks in one task: one is computed while the next is read.
         dask.config.set({"dgmm.blocks-per-leaf": 1 << 20}),

@@ -65,6 +65,7 @@ def thread_bytes(
     weights: Held | None,
     mixtures: Sequence[tuple[int, CovarianceType]],
     sample_rows: int,
+    n_rows: int = 0,
 ) -> int:
     """Bytes that one worker thread needs at most, whatever the number of rows.
 
@@ -76,6 +77,8 @@ def thread_bytes(
         Those that a pass takes in lockstep: the number of components of each, and its covariances.
     sample_rows : int
         Rows of the scan's sample.
+    n_rows : int
+        Of the data, where many are worth compiling for.
     """
     d, row_bytes = held.n_features, held.n_features * held.dtype.itemsize
     reading = held.read_bytes + held.block_rows * row_bytes
@@ -85,7 +88,9 @@ def thread_bytes(
     for k, covariance in mixtures:
         components.setdefault(covariance, []).append(k)
     buffers = sum(_buffer_bytes(held, ks, covariance) for covariance, ks in components.items())
-    e_step = buffers + sum(_mixture_bytes(k, d, covariance) for k, covariance in mixtures)
+    kernel = kernel_bytes(n_rows, d, mixtures)
+    before = buffers + sum(_mixture_bytes(k, d, covariance) for k, covariance in mixtures)
+    e_step = before + kernel
     # A sum for each level of the tree, the one that is being added, and the new one.
     levels = max(held.n_blocks, 1).bit_length() + 1
     statistics = sum(_statistics_bytes(k, d, covariance) for k, covariance in mixtures)
@@ -99,7 +104,9 @@ def thread_bytes(
     matrices = max((_matrix_bytes(k, d, covariance) for k, covariance in mixtures), default=0)
     starting = sample_rows * 8 * (3 * d + max(d, 32) + 32) + 4 * matrices
     searching = 2 * sample + max(starting, e_step + matrices)
-    return max(passing, searching)
+    if not kernel:
+        return max(passing, searching)
+    return max(max(passing, searching) + _KERNEL_CODE_BYTES, max(reading, 2 * sample) + before + _COMPILER_BYTES)
 
 
 def fit_plan(
@@ -107,18 +114,11 @@ def fit_plan(
 ) -> Callable[[Held], int]:
     """The plan of a fit, for its data in some blocks; see `thread_bytes`."""
     weighing = None if weights is None else Held.of(weights)
-    compiled = compiled_bytes(source.n_rows, source.n_features, mixtures)
-    return lambda held: thread_bytes(held, weighing, mixtures, sample_rows) + compiled
-
-
-def compiled_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, CovarianceType]]) -> int:
-    """Bytes that a thread needs besides, to fit mixtures to so many rows of D features by the compiled kernel."""
-    needed = kernel_bytes(n_rows, d, mixtures)
-    return max(needed + _KERNEL_CODE_BYTES, _COMPILER_BYTES) if needed else 0
+    return lambda held: thread_bytes(held, weighing, mixtures, sample_rows, source.n_rows)
 
 
 def kernel_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, CovarianceType]]) -> int:
-    """Buffers among them."""
+    """Buffers of the compiled kernel, for mixtures that so many rows of D features are worth compiling for."""
     needed = 0
     for k, covariance in mixtures:
         f = covariance.n_features(d)
