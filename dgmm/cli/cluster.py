@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
 from dgmm.clusters.start import client_of, describe
 from dgmm.data.source import Source
-from dgmm.engine.memory import PROCESS_BYTES, check_plan, compiled_bytes, thread_bytes
+from dgmm.engine.memory import Held, check_plan, fit_plan
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 
@@ -61,15 +61,15 @@ def check(
     else:
         mixture = GaussianMixture(n_components, covariance_type=covariance_type)
         source, _ = mixture._open(reading.open(data))
-        per_thread = _thread_bytes(mixture, source)
-        planned = PROCESS_BYTES + per_thread
+        plan = _plan(mixture, source)
+        planned = check_plan(None, plan, source)
         facts |= {"data": data, "planned_bytes": planned}
         lines.append(
             f"needed for {source.n_rows:,} x {source.n_features} rows of {data}, {n_components} components "
             f"({covariance_type}): {format_bytes(planned)}"
         )
         show(facts, "\n".join(lines), as_json=as_json)
-        check_plan(available, per_thread, data)
+        check_plan(available, plan, source)
 
 
 def _memory_per_thread(described: Cluster) -> int | None:
@@ -79,11 +79,10 @@ def _memory_per_thread(described: Cluster) -> int | None:
     return workers.memory // workers.threads
 
 
-def _thread_bytes(mixture: GaussianMixture, source: Source) -> int:
+def _plan(mixture: GaussianMixture, source: Source) -> Callable[[Held], int]:
     settings, _ = mixture._settings(source)
     mixtures = [(settings.n_components, settings.covariance)]
-    compiled = compiled_bytes(source.n_rows, source.n_features, mixtures)
-    return thread_bytes(source, None, mixtures, settings.sample_rows(source)) + compiled
+    return fit_plan(source, None, mixtures, settings.sample_rows(source))
 
 
 @cluster.command()

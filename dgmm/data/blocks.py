@@ -76,6 +76,8 @@ class Block:
 
     def row_numbers(self) -> NDArray[np.int64]:
         """Global numbers (n,) of the rows, which do not depend on how the data are cut into blocks."""
+        if self.kept is None and self.box is None:
+            return np.arange(self.first, self.first + self.length)
         offsets = np.arange(self.length) if self.kept is None else self.kept
         return self.first + offsets if self.box is None else self.box.row_numbers(offsets)
 

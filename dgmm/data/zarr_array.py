@@ -87,12 +87,14 @@ class ZarrSource(Source):
         block_rows = held_rows(self.bounds, self.chunk_rows)
         decoded = block_rows * self.n_features * self._array.dtype.itemsize
         converted = 0 if self._array.dtype == self.dtype else block_rows * self.n_features * self.dtype.itemsize
-        # Zarr decodes this many chunks at once, each beside its compressed bytes.
+        # Zarr decodes this many chunks at once, each beside its compressed bytes; those that are not, in place.
         chunks = -(-block_rows // self._array.chunks[0])
         for n, c in zip(self._array.shape[1:], self._array.chunks[1:], strict=True):
             chunks *= -(-n // c)
         at_once = min(chunks, int(zarr.config.get("async.concurrency")))
         chunk_bytes = int(np.prod(self._array.chunks)) * self._array.dtype.itemsize
+        if not (self._array.filters or self._array.compressors or self._array.shards):
+            return decoded + converted + at_once * chunk_bytes
         # Of a shard only the inner chunks in question are fetched.
         compressed = min(self._largest_chunk, chunk_bytes) if self._array.shards else self._largest_chunk
         return decoded + converted + at_once * (chunk_bytes + compressed)

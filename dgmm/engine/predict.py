@@ -17,7 +17,7 @@ from dgmm.data.source import Block, Source
 from dgmm.engine.anomalies import HISTOGRAM_BYTES, Threshold, threshold_of
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import PreparedEStep
-from dgmm.engine.memory import check_plan, thread_bytes
+from dgmm.engine.memory import Held, check_plan, thread_bytes
 from dgmm.engine.model import Model
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.quantities import Anomalies, Quantity
@@ -198,7 +198,7 @@ def predict(
         return 0
 
     def vet(scheduler: Scheduler) -> None:
-        check_plan(scheduler.memory_per_thread(), _thread_bytes(source, model, output), source.name)
+        check_plan(scheduler.memory_per_thread(), _plan(source, model, output), source.rows(output.bounds))
         check_readable(scheduler, source)
         check_output(scheduler, output)
 
@@ -220,7 +220,7 @@ def _settled(quantity: Quantity, output: RowOutput) -> Quantity:
     return replace(quantity, threshold=found.threshold) if found and isinstance(quantity, Anomalies) else quantity
 
 
-def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
+def _plan(source: Source, model: Model, output: RowOutput) -> Callable[[Held], int]:
     parameters = model.parameters
     reading = source.rows(output.bounds)
     values = sum(entry.row_values for entry in output.arrays.values())
@@ -228,4 +228,5 @@ def _thread_bytes(source: Source, model: Model, output: RowOutput) -> int:
     writing = output.chunk_rows * values * 8 * 3
     if "anomalies" in output.arrays:
         writing = max(writing, HISTOGRAM_BYTES * (reading.n_blocks.bit_length() + 2))
-    return thread_bytes(reading, None, [(parameters.n_components, parameters.covariance)], 0) + writing
+    mixtures = [(parameters.n_components, parameters.covariance)]
+    return lambda held: thread_bytes(held, None, mixtures, 0) + writing

@@ -16,7 +16,7 @@ from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.identity import contest_identity, fit_identity
-from dgmm.engine.memory import check_plan, compiled_bytes, thread_bytes
+from dgmm.engine.memory import check_plan, fit_plan
 from dgmm.engine.model import Model
 from dgmm.engine.origin import Choice, Origin
 from dgmm.engine.passes import Passes
@@ -201,10 +201,9 @@ def _compute(
     """Run steps where the client, or this process, computes, once the memory that they need is there."""
 
     def vet(scheduler: Scheduler) -> None:
-        per_thread = thread_bytes(source, weights, mixtures, sample_rows)
-        per_thread += compiled_bytes(source.n_rows, source.n_features, mixtures)
         available = scheduler.memory_per_thread()
-        observer.on_plan(check_plan(available, per_thread, source.name), available)
+        plan = fit_plan(source, weights, mixtures, sample_rows)
+        observer.on_plan(check_plan(available, plan, source), available)
         check_readable(scheduler, source, weights)
         if directory is not None:
             warn_if_hidden(scheduler, directory)

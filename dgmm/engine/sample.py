@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.floating]
 
+# Rows whose hashes are held at a time.
+_HASHED = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -39,14 +42,13 @@ class Sample:
     @classmethod
     def of_rows(cls, indices: NDArray[np.int64], rows: Rows, weights: Rows | None, rule: SamplingRule) -> Sample:
         """The sample of rows (n, D) with the global numbers `indices` (n,)."""
-        u = uniform_hash(rule.seed, indices)
         if weights is None:
-            kept = np.flatnonzero(u <= rule.cutoff)
+            kept = rule.candidates(indices)
             w = np.ones(len(kept))
         else:
             kept = np.flatnonzero(weights > 0)
             w = weights[kept].astype(np.float64)
-        sample = cls(rule.size, indices[kept], rows[kept], w, w / u[kept])
+        sample = cls(rule.size, indices[kept], rows[kept], w, w / uniform_hash(rule.seed, indices[kept]))
         return sample._trimmed()
 
     def __add__(self, other: Sample) -> Sample:
@@ -98,6 +100,13 @@ class SamplingRule:
     def for_rows(cls, size: int, seed: int, n_rows: int) -> SamplingRule:
         """With room for 20 standard deviations in the number of rows below the cutoff."""
         return cls(size, seed, min(1.0, (size + 20 * size**0.5 + 100) / n_rows))
+
+    def candidates(self, indices: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Places of the unweighted rows that may be among the sample, by their global numbers."""
+        # In parts: of rows of few features the hashes of a block would be larger than the block.
+        parts = range(0, max(len(indices), 1), _HASHED)
+        hashes = ((first, uniform_hash(self.seed, indices[first : first + _HASHED])) for first in parts)
+        return np.concatenate([first + np.flatnonzero(u <= self.cutoff) for first, u in hashes])
 
 
 def uniform_hash(seed: int, indices: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -124,7 +124,49 @@ class Components:
         covariance, means = parameters.covariance, parameters.means
         k, d = means.shape
         cholesky = covariance.precision_cholesky(parameters.covariances)
-        precisions = covariance.precisions(cholesky)
+        guard = _Guard.of(parameters, cholesky, dtype, radius_squared)
+        centred = guard.centred
+        with np.errstate(divide="ignore"):
+            constants = np.log(parameters.weights) + covariance.log_det(cholesky, k, d)
+        constants -= d / 2 * np.log(2 * np.pi)
+        theta = np.empty((k, 0 if centred.all() else covariance.n_features(d)))
+        if theta.size:
+            precisions = covariance.precisions(cholesky)
+            theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
+            with np.errstate(over="ignore"):  # only of components that are centred, whose theta nobody uses
+                linear = covariance.precision_times(precisions, means)
+                shift = np.sum(means * linear, axis=1) / 2
+            theta[:, -d - 1 : -1] = linear
+            # A weight of 0: an infinity would raise the invalid flag in a GEMM.
+            theta[:, -1] = np.maximum(constants - shift, _NO_DENSITY)
+        centres = np.where(centred[:, None], means, 0.0)
+        return cls(
+            parameters,
+            cholesky,
+            constants,
+            theta,
+            centres,
+            centred,
+            guard.dtype,
+            guard.limits,
+            guard.whitening_limit,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Guard:
+    """Which kernel may take which component, and rows how far out: see the attributes of `Components`."""
+
+    centred: NDArray[np.bool_]
+    dtype: np.dtype[np.floating]
+    limits: dict[np.dtype[np.floating], float]
+    whitening_limit: float
+
+    @classmethod
+    def of(
+        cls, parameters: Parameters, cholesky: Array, dtype: np.dtype[np.floating], radius_squared: float
+    ) -> _Guard:
+        covariance, (k, d) = parameters.covariance, parameters.means.shape
         steepest = np.full(k, np.inf)
         if two_gemms_pay(k, d, covariance.n_features(d)):
             steepest = covariance.largest_precision(cholesky, k)
@@ -141,17 +183,20 @@ class Components:
         if single and dtype == _DOUBLE and covariance.name == "full" and d >= WHITENING_FEATURES:
             reach = _whitening_reach(d) / worst
             whitening_limit = _TILE_SLACK * reach if reach >= radius_squared else 0.0
-        with np.errstate(divide="ignore"):
-            constants = np.log(parameters.weights) + covariance.log_det(cholesky, k, d)
-        constants -= d / 2 * np.log(2 * np.pi)
-        theta = np.empty((k, 0 if centred.all() else covariance.n_features(d)))
-        if theta.size:
-            theta[:, : -d - 1] = covariance.quadratic_coefficients(precisions)
-            with np.errstate(over="ignore"):  # only of components that are centred, whose theta nobody uses
-                linear = covariance.precision_times(precisions, means)
-                shift = np.sum(means * linear, axis=1) / 2
-            theta[:, -d - 1 : -1] = linear
-            # A weight of 0: an infinity would raise the invalid flag in a GEMM.
-            theta[:, -1] = np.maximum(constants - shift, _NO_DENSITY)
-        centres = np.where(centred[:, None], means, 0.0)
-        return cls(parameters, cholesky, constants, theta, centres, centred, dtype, limits, whitening_limit)
+        return cls(centred, dtype, limits, whitening_limit)
+
+    @property
+    def single(self) -> bool:
+        return self.dtype == _SINGLE or self.whitening_limit > 0
+
+
+def single_precision_will_do(parameters: Parameters, radius_squared: float) -> bool:
+    """Whether `Components` made of these would take rows in single precision, at the cost of the guard alone.
+
+    Raises
+    ------
+    IllDefinedCovariance
+        A component has no invertible covariance.
+    """
+    cholesky = parameters.covariance.precision_cholesky(parameters.covariances)
+    return _Guard.of(parameters, cholesky, _SINGLE, radius_squared).single

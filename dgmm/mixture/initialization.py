@@ -56,10 +56,9 @@ def start(
         Added to the variances.
     rng : numpy.random.Generator
     """
-    w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
-    usable = np.flatnonzero(w > 0)
-    rows, w = rows[usable], w[usable]
-    near = np.clip(rows, -_FAR, _FAR)
+    w: Array = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
+    rows, w = _usable(rows, w)
+    near = _near(rows)
     everything = _one_component(near, w, covariance, ridge)
     if kind == "random":
         return _from_random_responsibilities(rows, w, everything, n_components, ridge, rng)
@@ -107,9 +106,9 @@ def reseed(
         Added to the variances, in the frame.
     """
     k, covariance = parameters.n_components, parameters.covariance
-    w = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
-    rows, w = rows[w > 0], w[w > 0]
-    everything = _one_component(np.clip(rows, -_FAR, _FAR), w, covariance, ridge)
+    w: Array = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
+    rows, w = _usable(rows, w)
+    everything = _one_component(_near(rows), w, covariance, ridge)
     new = parameters
     present = [c for c in range(k) if c not in lost and parameters.weights[c] > 0]
     for c in lost:
@@ -121,6 +120,17 @@ def reseed(
         new = Parameters(covariance, shares / shares.sum(), means, covariances)
         present.append(c)
     return new
+
+
+def _usable(rows: Array, weights: Array) -> tuple[Array, Array]:
+    """Rows that weigh something, and their weights; no copy where that is all of them."""
+    usable = weights > 0
+    return (rows, weights) if usable.all() else (rows[usable], weights[usable])
+
+
+def _near(rows: Array) -> Array:
+    """Rows, those too far out drawn near; no copy where there are none."""
+    return rows if max(rows.max(), -rows.min()) <= _FAR else np.clip(rows, -_FAR, _FAR)
 
 
 def _tiles(rows: Array, n_components: int) -> Iterator[Array]:
@@ -153,10 +163,10 @@ def _statistics(
     """Moments of rows about centres (K, D), given responsibilities (K, m) that already hold the weights."""
     first, second = [], []
     for centre, r in zip(centres, responsibilities, strict=True):
-        inside = r > 0
-        delta = (rows[inside] - centre).T
-        first.append(delta @ r[inside])
-        second.append(covariance.second_moment(delta, r[inside]))
+        inside, weights = _usable(rows, r)
+        delta = (inside - centre).T
+        first.append(delta @ weights)
+        second.append(covariance.second_moment(delta, weights))
     moments = np.array(second)
     if covariance.pooled:
         moments = moments.sum(axis=0, keepdims=True)

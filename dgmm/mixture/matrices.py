@@ -56,6 +56,9 @@ class _Matrix(CovarianceType):
 
     def outer(self, a: Array, b: Array) -> Array:
         i, j = _upper(a.shape[-1])
+        if a is b:  # the same, with less memory
+            square: Array = a[..., i] * a[..., j]
+            return square
         product: Array = (a[..., i] * b[..., j] + a[..., j] * b[..., i]) / 2
         return product
 
@@ -132,7 +135,10 @@ class Full(_Matrix):
         return covariances
 
     def precision_cholesky(self, covariances: Array) -> Array:
-        return np.stack([_factor(covariance, k) for k, covariance in enumerate(covariances)])
+        factors = np.empty(covariances.shape)
+        for k, covariance in enumerate(covariances):
+            factors[k] = _factor(covariance, k)
+        return factors
 
     def log_det(self, precision_cholesky: Array, k: int, d: int) -> Array:
         total: Array = np.log(np.diagonal(precision_cholesky, axis1=1, axis2=2)).sum(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from dgmm.mixture.parameters import Parameters
 
 # Merges looked at closely, a component.
 _CLOSEST = 2
+# Components whose densities are held at least; as many as there are dimensions are no larger than the rows.
+_HELD = 32
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,16 @@ def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Ar
     first, second = np.triu_indices(k, 1)
     ranked = np.argsort(bound[first, second], kind="stable")[: _CLOSEST * k]
     ranked = ranked[np.isfinite(bound[first, second][ranked])]
-    own: dict[int, Array] = {}
+
+    @lru_cache(max(_HELD, parameters.n_features))
+    def own(c: int) -> Array:
+        share: Array = np.exp(np.minimum(log_joint(rows, parameters, c) - density, 0.0))
+        return share
+
     merges = []
     for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
-        for c in (i, j):
-            if c not in own:
-                own[c] = np.exp(np.minimum(log_joint(rows, parameters, c) - density, 0.0))
         new = log_joint(rows, moments_merged(parameters, i, j), 0) - density
-        rest = np.log(np.maximum(1.0 - own[i] - own[j], np.finfo(float).tiny))
+        rest = np.log(np.maximum(1.0 - own(i) - own(j), np.finfo(float).tiny))
         log_ratio = np.logaddexp(rest, new)
         merges.append(Merge(i, j, -float(weights @ log_ratio) / float(weights.sum())))
     return sorted(merges, key=lambda merge: merge.loss)

@@ -106,7 +106,8 @@ class Moments:
         """Split T = R Phi^T, for the components about the origin, into its moments."""
         components, covariance = self._components, self._covariance
         d = components.parameters.n_features
-        origin = ~components.centred
+        # A slice copies nothing: the moments of many components of many dimensions are large.
+        origin = ~components.centred if components.centred.any() else slice(None)
         moments = self._two_gemm[origin]
         self._counts[origin] += moments[:, -1]
         self._first[origin] += moments[:, -1 - d : -1]

@@ -7,10 +7,8 @@ of single precision: it may have no inverse, where double precision leaves it he
 
 from __future__ import annotations
 
-import numpy as np
-
 from dgmm.errors import IllDefinedCovariance
-from dgmm.mixture.components import Components
+from dgmm.mixture.components import Components, single_precision_will_do
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.statistics import SufficientStatistics
@@ -36,6 +34,6 @@ def too_coarse(
         return False
     following = m_step(statistics, components.parameters, ridge)
     try:
-        return not Components.prepare(following, np.dtype(np.float32), radius_squared).single
+        return not single_precision_will_do(following, radius_squared)
     except IllDefinedCovariance:
         return True

@@ -106,7 +106,9 @@ def find_split(
     wanted = before + least_gain / (share * weight)
     best = None
     far = _far(white, r)
-    for group in [*far, *_groups(white, r, rng)]:
+    groups = [*far, *_groups(white, r, rng)]
+    del white  # as large as the rows
+    for group in groups:
         try:
             children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS, wanted)
         except IllDefinedCovariance:

@@ -131,7 +131,7 @@ def test_columns_are_named_after_the_features(tmp_path):
 
 
 def test_memory_is_planned(tmp_path, monkeypatch):
-    monkeypatch.setattr(LocalScheduler, "memory_per_thread", lambda self: 200 * 2**20)
+    monkeypatch.setattr(LocalScheduler, "memory_per_thread", lambda self: 100 * 2**20)
     wanted = Draw(model(), N, 5)
-    with pytest.raises(NotEnoughMemory, match=r"drawing rows of .*out.zarr .* needs 300.*smallest worker has 200"):
+    with pytest.raises(NotEnoughMemory, match=r"drawing rows of .*out.zarr .* needs .*smallest worker has 100"):
         draw(wanted, wanted.open(tmp_path / "out.zarr", "digest"))

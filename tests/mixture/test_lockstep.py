@@ -14,7 +14,7 @@ import dgmm.mixture.tiling
 from dgmm.data.opening import open_source, open_weights
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, CriteriaWork, LockstepWork, ScoreWork
-from dgmm.engine.memory import COMPILER_BYTES, compiled_bytes, thread_bytes
+from dgmm.engine.memory import Held, kernel_bytes, thread_bytes
 from dgmm.engine.passes import Passes, _leaf
 from dgmm.engine.scheduling import LocalScheduler
 from dgmm.errors import IllDefinedCovariance, InvalidWeights, NonFiniteData
@@ -320,7 +320,7 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
 
     reading = source.read_bytes + int(source.bounds[1]) * d * dtype.itemsize
     mixtures = [(k, COVARIANCE_TYPES[name]) for name, k in shapes]
-    planned = thread_bytes(source, None, mixtures, 0) - reading
-    planned += max(compiled_bytes(n_rows, d, mixtures) - COMPILER_BYTES, 0)
+    planned = thread_bytes(Held.of(source), None, mixtures, 0) - reading
+    planned += kernel_bytes(n_rows, d, mixtures)
     # NumPy has buffers of its own, of 8192 elements. What other threads of this process do is counted at times.
     assert min(peak() for _ in range(3)) <= planned + 2**18
