@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from dask.utils import format_bytes
@@ -19,6 +20,31 @@ PROCESS_BYTES = 300 << 20
 # More of a worker that compiles the kernel, when it is new on a machine: measured 100 MiB from the cache on disk,
 # twice that amid compiling, when nothing else needs memory yet.
 COMPILER_BYTES = 110 << 20
+# Of a process's memory, what blocks that are kept between passes may fill, together with the plan: Dask's workers
+# write results to disk at 0.7 of it and pause at 0.8.
+KEPT_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The memory plan of a fit.
+
+    Attributes
+    ----------
+    thread_bytes : int
+        Planned for a process with one thread.
+    available_bytes : int or None
+        What a thread may use; None where nothing limits it.
+    kept_bytes : int
+        Of the decoded data, what stays in memory from the first pass on, in all processes together.
+    data_bytes : int
+        The decoded data.
+    """
+
+    thread_bytes: int
+    available_bytes: int | None
+    kept_bytes: int
+    data_bytes: int
 
 
 def thread_bytes(
@@ -68,6 +94,20 @@ def compiled_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, Covariance
             needed += 8 * ((f + k + 2 + d) * tile + 3 * k * f + 2 * d * d)
             needed += 4 * k * (STRIP * tile + d * (d + STRIP)) if whitening else 0
     return needed + COMPILER_BYTES if needed else 0
+
+
+def keepable_bytes(n_threads: int, memory: int | None, per_thread: int) -> int:
+    """Bytes of blocks that a process may keep between passes, beside the work of its threads.
+
+    Parameters
+    ----------
+    n_threads : int
+    memory : int or None
+        That the process may use; None where nothing limits it, and nothing is known.
+    per_thread : int
+        Bytes, from `thread_bytes` and `compiled_bytes`.
+    """
+    return max(0, int(KEPT_SHARE * (memory or 0)) - PROCESS_BYTES - n_threads * per_thread)
 
 
 def _buffer_bytes(source: Source, block_rows: int, components: Sequence[int], covariance: CovarianceType) -> int:
