@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -55,6 +56,9 @@ class KeptBlocks:
         self._lock = threading.Lock()
         self._blocks: dict[str, dict[tuple[str, int], Block]] = {}
         self._asked: dict[str, float] = {}
+        # A leaf of a fit that was interrupted may still run.
+        self._done: deque[str] = deque(maxlen=1000)
+        self._timer: threading.Timer | None = None
         self._clock = time.monotonic
         self.n_bytes = 0
 
@@ -76,9 +80,10 @@ class KeptBlocks:
         """
         size = _size(block)
         with self._lock:
-            if self.n_bytes + size > keep.most or not _room(size, keep.ceiling):
+            full = self.n_bytes + size > keep.most
+            if full or keep.owner in self._done or not _room(size, keep.ceiling):
                 return block
-            if not self._blocks:
+            if self._timer is None:
                 self._look_later()
             own = self._blocks.setdefault(keep.owner, {})
             if (keep.data, block.first) not in own:
@@ -88,9 +93,13 @@ class KeptBlocks:
         return block
 
     def drop(self, owner: str) -> None:
-        """Let go of an owner's blocks."""
+        """Let go of an owner's blocks, and keep no more of them."""
         with self._lock:
+            self._done.append(owner)
             self._drop(owner)
+            if not self._blocks and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _drop(self, owner: str) -> None:
         self._asked.pop(owner, None)
@@ -102,13 +111,14 @@ class KeptBlocks:
             before = self._clock() - _IDLE_SECONDS
             for owner in [owner for owner, asked in self._asked.items() if asked <= before]:
                 self._drop(owner)
+            self._timer = None
             if self._blocks:
                 self._look_later()
 
     def _look_later(self) -> None:
-        timer = threading.Timer(_IDLE_SECONDS, self.drop_idle)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(_IDLE_SECONDS, self.drop_idle)
+        self._timer.daemon = True
+        self._timer.start()
 
 
 KEPT = KeptBlocks()

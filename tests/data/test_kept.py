@@ -32,6 +32,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(dgmm.data.zarr_array, "BLOCK_BYTES", 1)
     yield
     KEPT.drop("me")
+    KEPT._done.clear()
 
 
 @pytest.fixture
@@ -124,13 +125,16 @@ def test_owners_share_the_bound():
     kept.add(first, block(CHUNK))
     assert [found is not None for found in kept.find(first, (0, CHUNK))] == [True, False]
     kept.drop("two")
+    assert kept._timer is not None
     kept.add(first, block(CHUNK))
     assert kept.find(first, (CHUNK,)) != [None]
     assert kept.find(second, (0,)) == [None]
     assert kept.n_bytes == two
     kept.drop("one")
     kept.drop("one")
+    kept.add(first, block(0))  # a leaf that still runs
     assert kept.n_bytes == 0
+    assert kept._timer is None
 
 
 def test_threads_do_not_exceed_the_bound():
@@ -183,6 +187,10 @@ def test_what_a_killed_driver_left_is_dropped():
     assert kept.find(KEEP, (0,)) == [None]
     assert kept.find(other, (0,)) != [None]
     assert kept.n_bytes == BLOCK
+    kept.add(KEEP, block(0))  # it was only slow
+    assert kept.n_bytes == 2 * BLOCK
+    kept.drop(KEEP.owner)
+    kept.drop(other.owner)
 
 
 def test_the_timer_drops_what_is_idle(monkeypatch):
