@@ -23,11 +23,12 @@ _TOO_SHORT = 4
 
 
 class Home(NamedTuple):
-    """A worker, and the range of rows that it has in memory."""
+    """A range of rows that are in memory, and the worker that has them, with its number of threads."""
 
     start: int
     stop: int
     address: str
+    n_threads: int
 
 
 class Keeping:
@@ -49,7 +50,7 @@ class Keeping:
     def _forget(self) -> None:
         # Of each block, the number of the worker that has it, or -1: blocks may be many.
         self._homes = np.full(self._source.n_blocks, -1, np.int32)
-        self._addresses: list[str] = []
+        self._workers: list[tuple[str, int]] = []
         self._numbers: dict[str, int] = {}
         self._longest = 0
 
@@ -83,23 +84,42 @@ class Keeping:
 
     def found(self, homes: Iterable[Home], leaves: Sequence[Run]) -> None:
         """Hear where rows are after a pass of these leaves."""
-        for start, stop, address in homes:
+        for start, stop, address, n_threads in homes:
             if address not in self._numbers:
-                self._numbers[address] = len(self._addresses)
-                self._addresses.append(address)
+                self._numbers[address] = len(self._workers)
+                self._workers.append((address, n_threads))
             first, last = np.searchsorted(self._source.bounds, (start, stop)).tolist()
             self._homes[first:last] = self._numbers[address]
-        self._longest = max(leaf.last - leaf.first for leaf in leaves) if self._addresses else 0
+        self._longest = max(leaf.last - leaf.first for leaf in leaves) if self._workers else 0
 
     def worth(self, blocks: float) -> float:
         """Of so many blocks that are worth a task, as many as one had while they were read, if that will do."""
         return min(blocks, self._longest) if blocks < _TOO_SHORT * self._longest else blocks
 
-    def home(self, leaf: Run) -> str | None:
-        """The worker that has most of a leaf's blocks."""
-        there = self._homes[slice(*leaf)]
-        there = there[there >= 0]
-        return self._addresses[np.bincount(there).argmax()] if len(there) else None
+    def at_home(self, leaves: Sequence[Run], n_threads: int) -> dict[Run, str]:
+        """Addresses of the workers that have most of the blocks of leaves, where one has any.
+
+        A worker that has more than the share of its threads gets that many; the others take what is left as they
+        are free, or it does itself.
+
+        Parameters
+        ----------
+        leaves : sequence of Run
+        n_threads : int
+            Of all workers.
+        """
+        found, given = {}, dict.fromkeys(range(len(self._workers)), 0)
+        for leaf in leaves:
+            there = self._homes[slice(*leaf)]
+            there = there[there >= 0]
+            if not len(there):
+                continue
+            number = int(np.bincount(there).argmax())
+            address, own = self._workers[number]
+            if given[number] * n_threads < self._source.n_blocks * own:
+                given[number] += leaf.last - leaf.first
+                found[leaf] = address
+        return found
 
     def end(self, scheduler: Scheduler) -> None:
         """Have everything dropped."""
@@ -113,7 +133,7 @@ def homes(received: BlockInput) -> list[Home]:
     if distributed is None or not isinstance(received, StoredBlocks) or received.keep is None:
         return []
     try:
-        address = distributed.get_worker().address
+        worker = distributed.get_worker()
     except ValueError:
         return []  # a thread of the driver: there is no choice of processes
-    return [Home(start, stop, address) for start, stop in received.kept_rows()]
+    return [Home(start, stop, worker.address, worker.state.nthreads) for start, stop in received.kept_rows()]

@@ -243,14 +243,9 @@ class Passes:
         # Short leaves come last; but rows that are tasks themselves would be computed before, and be held.
         short = frozenset(keys[leaf] for leaf in leaves if leaf.level < leaves[0].level and not self.delayed)
         annotations: dict[str, Any] = {"priority": partial(_priority, short)}
-        if at_home := self._at_home(keys, leaves):
-            annotations |= {"workers": partial(_home, at_home), "allow_other_workers": True}
+        at_home = {} if self.keeping is None else self.keeping.at_home(leaves, self.scheduler.n_threads)
+        if at_home:
+            addresses = {keys[leaf]: address for leaf, address in at_home.items()}
+            annotations |= {"workers": partial(_home, addresses), "allow_other_workers": True}
         with dask.annotate(**annotations):
             return Delayed(root, HighLevelGraph.from_collections(root, tasks, delayed))
-
-    def _at_home(self, keys: dict[Run, str], leaves: list[Run]) -> dict[str, str]:
-        """Workers that have the blocks of leaves in memory, by key; others may take a leaf if they are idle."""
-        if self.keeping is None:
-            return {}
-        found = ((keys[leaf], self.keeping.home(leaf)) for leaf in leaves)
-        return {key: address for key, address in found if address}

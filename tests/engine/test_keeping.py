@@ -226,10 +226,11 @@ def test_leaves_run_where_their_blocks_are(stored, client):
         assert all(has.values())
         (second,) = passes._graph(work, leaves, print, "2").dask.layers.values()
         assert second.annotations["allow_other_workers"] is True
-        for leaf in leaves:
-            home = second.annotations["workers"](f"dgmm-scan-leaf-{leaf.first}-2")
+        found = {leaf: second.annotations["workers"](f"dgmm-scan-leaf-{leaf.first}-2") for leaf in leaves}
+        assert set(found.values()) >= set(has)
+        for leaf, home in found.items():
             wanted = set(source.bounds[leaf.first : leaf.last].tolist())
-            assert len(wanted & has[home]) >= 2
+            assert home is None or len(wanted & has[home]) >= 2
         assert second.annotations["workers"]("dgmm-scan-merge-5-0-2") is None
         keeping.end(scheduler)
         assert client.run(kept_firsts) == {address: [] for address in has}
@@ -352,13 +353,30 @@ def test_where_little_is_left_or_nothing_is_known_nothing_is_kept(stored, memory
     assert keeping.kept(source, source.block_input(0, 1)).keep is None
 
 
+def runs(*bounds: int) -> list[Run]:
+    return [Run(first, last) for first, last in pairwise(bounds)]
+
+
 def test_a_leaf_is_at_home_where_most_of_its_blocks_are(stored):
     keeping = Keeping(open_source(stored))
-    assert keeping.home(Run(0, 8)) is None
+    leaves = runs(0, 4, 8, 16, 64)
+    assert keeping.at_home(leaves, 2) == {}
     assert keeping.worth(100.0) == 100.0
-    keeping.found([Home(0, 5 * CHUNK, "a"), Home(5 * CHUNK, 16 * CHUNK, "b")], [Run(0, 8), Run(8, 16)])
-    assert [keeping.home(Run(first, first + 4)) for first in (0, 4, 8, 16)] == ["a", "b", "b", None]
+    keeping.found([Home(0, 5 * CHUNK, "a", 1), Home(5 * CHUNK, 16 * CHUNK, "b", 1)], runs(0, 8, 16))
+    assert keeping.at_home(leaves, 2) == {(0, 4): "a", (4, 8): "b", (8, 16): "b"}
     # Longer ones would be of parts that are at different places.
     assert [keeping.worth(blocks) for blocks in (1.0, 8.0, 31.0, 32.0)] == [1.0, 8.0, 8.0, 32.0]
+    keeping.found([Home(0, 8 * CHUNK, "c", 1)], leaves)  # these were computed by another worker
+    assert keeping.at_home(leaves, 2) == {(0, 4): "c", (4, 8): "c", (8, 16): "b"}
     keeping.plan(LocalScheduler().processes(), 1)  # another cluster
-    assert keeping.home(Run(0, 4)) is None
+    assert keeping.at_home(leaves, 2) == {}
+
+
+@pytest.mark.parametrize(("threads", "all_threads", "most"), [(1, 2, 32), (1, 4, 16), (2, 4, 32), (3, 4, 48)])
+def test_a_worker_that_has_much_is_not_asked_for_more_than_its_share(stored, threads, all_threads, most):
+    """Workers that joined late, or were slow to start, take the rest."""
+    keeping, leaves = Keeping(open_source(stored)), equal_runs(64, 4)
+    keeping.found([Home(0, 60 * CHUNK, "a", threads), Home(60 * CHUNK, N, "b", 1)], leaves)
+    found = keeping.at_home(leaves, all_threads)
+    assert [leaf for leaf, address in found.items() if address == "a"] == leaves[: most // 4]
+    assert found[leaves[-1]] == "b"
