@@ -1,5 +1,7 @@
 """A pass from Zarr against its parts: reading alone, computing alone; by codec, from memory and from a cold disk.
 
+And passes that keep blocks in the memory of the processes: the first, and the next.
+
     python benchmarks/zarr_passes.py FOLDER [--gigabytes 1.6] [--bits 8] [--repeats 3] [--workers 1 2]
 
 Writes float32 rows (10 features, K=16, full) to FOLDER/rows-CODEC.zarr, if they are not there, in chunks of 4 MB:
@@ -8,7 +10,8 @@ often are. Passes run in threads of this process and on workers with one thread 
 the system is told to forget the files before each pass.
 
 Columns: seconds of reading alone, of computing alone (rows in memory), of a pass, and that over the larger of the
-two; rows per second; on workers, the share of a pass that is not in leaf tasks.
+two; rows per second; seconds of a first pass that keeps blocks and of the next ones, CPU time of these over that
+of computing alone, the share of the data that may be kept; on workers, the share of a pass not in leaf tasks.
 """
 
 from __future__ import annotations
@@ -29,10 +32,14 @@ from em_iteration import generate
 from zarr.codecs import BloscCodec
 
 from dgmm.data.opening import open_source
+from dgmm.data.source import Source
 from dgmm.engine.blas import one_blas_thread
+from dgmm.engine.keeping import Keeping
 from dgmm.engine.likelihood import Candidate, LockstepWork
+from dgmm.engine.memory import compiled_bytes, thread_bytes
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
 
 CODECS = {
@@ -94,14 +101,19 @@ def forget(path: Path) -> None:
             os.close(descriptor)
 
 
-def seconds(function: Callable[[], object], repeats: int, before: Callable[[], object] = lambda: None) -> float:
-    """Median wall time of a call."""
+def seconds(
+    function: Callable[[], object],
+    repeats: int,
+    before: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Median time of a call, by the wall's clock."""
     times = []
     for _ in range(repeats):
         before()
-        began = time.perf_counter()
+        began = clock()
         function()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return statistics.median(times)
 
 
@@ -123,6 +135,20 @@ def leaf_seconds(client: Client) -> float:
     return sum(durations.get("compute", 0.0) for name, durations in prefixes if "leaf" in name)
 
 
+def kept_passes(source: Source, scheduler: Scheduler, work: LockstepWork, repeats: int) -> tuple[float, ...]:
+    """Seconds of a first pass that keeps blocks, of the next ones, their CPU time; the share that may be kept."""
+    mixtures = [(N_COMPONENTS, FULL)]
+    need = thread_bytes(source, None, mixtures, 0) + compiled_bytes(source.n_rows, N_FEATURES, mixtures)
+    keeping = Keeping(source)
+    share = keeping.plan(scheduler.processes(), need) / (source.n_rows * N_FEATURES * 4)
+    passes = Passes(source, None, scheduler, keeping=keeping)
+    first = seconds(lambda: passes.run(work), 1)
+    later = seconds(lambda: passes.run(work), repeats)
+    own = seconds(lambda: passes.run(work), repeats, clock=time.process_time)
+    keeping.end(scheduler)
+    return first, later, own, min(share, 1.0)
+
+
 def measure(where: str, name: str, path: Path, options: argparse.Namespace, client: Client | None) -> None:
     """A line for a store, and in threads another one from a cold disk."""
     mixture, repeats = candidate(), options.repeats
@@ -140,18 +166,21 @@ def measure(where: str, name: str, path: Path, options: argparse.Namespace, clie
     with one_blas_thread(), scheduler_for(local=client is None) as scheduler:
         passes, alone = Passes(source, None, scheduler), Passes(memory, None, scheduler)
         passes.run(work)
-        read = seconds(lambda: passes.run(Read()), repeats)
+        read, compute, own = seconds(lambda: passes.run(Read()), repeats), np.nan, np.nan
         if client is None:
             alone.run(work)
-            compute = seconds(lambda: alone.run(work), repeats) * source.n_rows / memory.n_rows
-            tell(where, read, compute, seconds(lambda: passes.run(work), repeats))
+            scale = source.n_rows / memory.n_rows
+            compute = seconds(lambda: alone.run(work), repeats) * scale
+            own = seconds(lambda: alone.run(work), repeats, clock=time.process_time) * scale
+        before = leaf_seconds(client) if client else 0.0
+        spent = seconds(lambda: passes.run(work), repeats)
+        leaves = (leaf_seconds(client) - before) / repeats / len(client.nthreads()) if client else np.nan
+        first, later, kept_own, share = kept_passes(source, scheduler, work, repeats)
+        kept = f"{first:8.2f}{later:8.2f}{kept_own / own:7.2f}{share:6.0%}"
+        tell(where, read, compute, spent, kept + (f"{1 - leaves / spent:15.1%}" if client else ""))
+        if client is None:
             read = seconds(lambda: passes.run(Read()), repeats, lambda: forget(path))
             tell(f"{where}, cold", read, compute, seconds(lambda: passes.run(work), repeats, lambda: forget(path)))
-        else:
-            before = leaf_seconds(client)
-            spent = seconds(lambda: passes.run(work), repeats)
-            leaves = (leaf_seconds(client) - before) / repeats / len(client.nthreads())
-            tell(where, read, np.nan, spent, f"{1 - leaves / spent:15.1%}")
 
 
 def main() -> None:
@@ -166,7 +195,7 @@ def main() -> None:
     paths = write(options.folder, options.gigabytes, options.bits)
     print(
         f"{'where':15} {'codec':18} {'MB':>6}{'read':>8}{'compute':>8}{'pass':>8}{'ratio':>7}{'Mrows/s':>9}"
-        f"{'not in leaves':>15}"
+        f"{'first':>8}{'next':>8}{'CPU':>7}{'kept':>6}{'not in leaves':>15}"
     )
     for threads in (1, 2):
         with dask.config.set(num_workers=threads):
@@ -175,7 +204,7 @@ def main() -> None:
     for workers in options.workers:
         with (
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
+                n_workers=workers, threads_per_worker=1, memory_limit="2GiB", dashboard_address="127.0.0.1:0"
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -10,6 +10,7 @@ from typing import Any
 from dask.utils import format_time
 
 from dgmm.engine.events import Event, Iterated, Searched
+from dgmm.engine.memory import Plan
 from dgmm.engine.run import Observer
 from dgmm.mixture.criteria import iterations_left
 from dgmm.pages import polyline, render
@@ -69,9 +70,9 @@ class LiveDisplay:
         self._seconds: list[float] = []
         self._handle: Any = None
 
-    def on_plan(self, planned_bytes: int, available_bytes: int | None) -> None:
+    def on_plan(self, plan: Plan) -> None:
         """Show what is planned."""
-        self._log.on_plan(planned_bytes, available_bytes)
+        self._log.on_plan(plan)
         self._show()
 
     def on_rows(self, done: int, total: int) -> None:

@@ -9,6 +9,7 @@ from typing import TextIO
 from dask.utils import format_bytes, format_time
 
 from dgmm.engine.events import Event, Iterated, Judged, Scanned, Searched
+from dgmm.engine.memory import Plan
 
 _REFRESH_SECONDS = 0.2
 
@@ -34,10 +35,15 @@ class ProgressLog:
         self._began = self._shown = time.monotonic()
         self._total = 0
 
-    def on_plan(self, planned_bytes: int, available_bytes: int | None) -> None:
-        limit = "no limit" if available_bytes is None else f"limit {format_bytes(available_bytes)}"
-        if self._timed:
-            self._line(f"memory planned for a worker thread: {format_bytes(planned_bytes)} ({limit})")
+    def on_plan(self, plan: Plan) -> None:
+        if not self._timed:
+            return
+        limit = "no limit" if plan.available_bytes is None else f"limit {format_bytes(plan.available_bytes)}"
+        self._line(f"memory planned for a worker thread: {format_bytes(plan.thread_bytes)} ({limit})")
+        if plan.kept_bytes:
+            whole = plan.kept_bytes == plan.data_bytes
+            kept = "the data" if whole else f"{format_bytes(plan.kept_bytes)} of the data"
+            self._line(f"{kept} ({format_bytes(plan.data_bytes)}) stay in memory after the first pass")
 
     def on_rows(self, done: int, total: int) -> None:
         self._total = total

@@ -6,13 +6,14 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgmm.data.boxes import Box
+from dgmm.data.kept import KEPT, Keep
 from dgmm.data.rows import Bounds, Rows, block_dtype
 from dgmm.errors import InvalidData
 
@@ -92,16 +93,44 @@ class StoredBlocks:
     ----------
     source : Source
         Its bounds are the blocks to read; they need not start at row 0.
+    keep : Keep, optional
+        Keep what was read in memory, and take what is there from there.
     """
 
     # Dask looks into lists, dicts and dataclasses for more tasks: this is none of them on purpose.
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, keep: Keep | None = None) -> None:
         self.source = source
+        self.keep = keep
 
     def __iter__(self) -> Iterator[Block]:
-        with closing(_in_order(self.source)) as blocks:
-            if not self.source.reads_ahead:
+        for first, last, blocks in self._stretches():
+            if blocks[0] is not None:
+                yield from (block for block in blocks if block is not None)
+            elif last - first == self.source.n_blocks:
+                yield from self._read(self.source)
+            else:
+                yield from self._read(self.source.rows(self.source.bounds[first : last + 1]))
+
+    def kept_rows(self) -> list[tuple[int, int]]:
+        """Ranges of positions whose blocks are in this process's memory."""
+        bounds = self.source.bounds.tolist()
+        stretches = self._stretches()
+        return [(bounds[first], bounds[last]) for first, last, blocks in stretches if blocks[0] is not None]
+
+    def _stretches(self) -> Iterator[tuple[int, int, list[Block | None]]]:
+        """Blocks that follow one another and are in memory, all of them or none: first, last, and the blocks."""
+        firsts = self.source.bounds[:-1].tolist()
+        found = [None] * len(firsts) if self.keep is None else KEPT.find(self.keep, firsts)
+        first = 0
+        for _, group in groupby(found, lambda block: block is None):
+            blocks = list(group)
+            yield first, first + len(blocks), blocks
+            first += len(blocks)
+
+    def _read(self, source: Source) -> Iterator[Block]:
+        with closing(_in_order(source, self.keep)) as blocks:
+            if not source.reads_ahead:
                 yield from blocks
                 return
             with ThreadPoolExecutor(1, thread_name_prefix="dgmm-read") as reader:
@@ -112,7 +141,7 @@ class StoredBlocks:
                     del block  # or it would stay in memory while the next one is awaited
 
 
-def _in_order(source: Source) -> Generator[Block]:
+def _in_order(source: Source, keep: Keep | None) -> Generator[Block]:
     """Read the source's blocks, each storage chunk once even where blocks cut through chunks."""
     bounds = source.bounds.tolist()
     position = bounds[0]  # rows before this one have been read
@@ -123,7 +152,12 @@ def _in_order(source: Source) -> Generator[Block]:
                 until = min(source.chunk_end(stop), bounds[-1])
                 pieces.append(read(position, until))
                 position = until
-            yield Block.of(start, _taken(pieces, stop - start), source.missing, source.box(start))
+            # No name here: it would hold a block in memory while the next one is read.
+            yield _kept(Block.of(start, _taken(pieces, stop - start), source.missing, source.box(start)), keep)
+
+
+def _kept(block: Block, keep: Keep | None) -> Block:
+    return block if keep is None else KEPT.add(keep, block)
 
 
 def _taken(pieces: list[Rows], length: int) -> Rows:

@@ -57,6 +57,11 @@ class NpySource(FileSource):
         converted = 0 if self._stored == self.dtype else self.dtype.itemsize
         return int(np.diff(self.bounds).max(initial=0)) * self.n_features * (self._stored.itemsize + converted)
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Of a local file the system keeps the pages, and nothing is to be decoded."""
+        return self._file.remote
+
     def fingerprint(self) -> str:
         """SHA-256 of shape, dtype, order, size and mtime (ETag)."""
         layout = (self.n_rows, self.n_features, self._stored.str, self._fortran, self._file.size, self._file.stamp)

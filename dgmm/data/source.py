@@ -86,6 +86,11 @@ class Source(ABC):
         """
 
     @property
+    def worth_keeping(self) -> bool:
+        """Whether it takes decoding or a network to read: blocks in memory spare the next pass that."""
+        return self.identified and not (self.local or self.delayed)
+
+    @property
     def n_blocks(self) -> int:
         """Number of blocks."""
         return len(self.bounds) - 1

@@ -23,7 +23,7 @@ from distributed.comm import CommClosedError
 
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.guilty import deadly
-from dgmm.engine.scheduling import Build, RowCount, Scheduler, Task
+from dgmm.engine.scheduling import Build, Process, RowCount, Scheduler, Task
 from dgmm.engine.watch import Watch
 from dgmm.errors import ClusterError
 
@@ -33,6 +33,7 @@ _LONGEST_PAUSE_SECONDS = 10.0
 # So many workers have to die of a task, the last of them while it ran alone.
 _DEATHS = 12
 _POLL_SECONDS = 0.5
+_TELL_SECONDS = 2.0
 # A task has to be worth what a worker spends on it; and the scheduler, which spends so many seconds (measured:
 # benchmarks/workers.py), is not to be busier than for this share of the time with tasks of all threads.
 _TASK_SECONDS = 0.5
@@ -238,10 +239,17 @@ class DistributedScheduler(Scheduler):
                 name = suspect.removesuffix(f"-{fresh}") if ours else str(suspect)
                 raise deadly(name, deaths) from killed
 
-    def memory_per_thread(self) -> int | None:
-        workers = self._watch.workers().values()
-        shares = [w["memory_limit"] // max(w["nthreads"], 1) for w in workers if w["memory_limit"]]
-        return min(shares, default=None)
+    def processes(self) -> list[Process]:
+        return [Process(w["nthreads"], w["memory_limit"]) for w in self._watch.workers().values()]
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self.client.status != "running":
+            return
+        call = self.client.run(function, *arguments, on_error="ignore", asynchronous=True)
+        told = asyncio.run_coroutine_threadsafe(call, self.client.loop.asyncio_loop)
+        with contextlib.suppress(Exception):  # of what is gone already
+            told.result(_TELL_SECONDS)
+        told.cancel()
 
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         one_each = {worker["host"]: address for address, worker in self._watch.workers().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ PROCESS_BYTES = (280 if find_spec("pandas") else 195) << 20
 # is compiled first, before it has buffers: measured 170 MiB.
 _KERNEL_CODE_BYTES = 110 << 20
 _COMPILER_BYTES = 175 << 20
+# Of a process's memory, what blocks that are kept between passes may fill, together with the plan: Dask's workers
+# write results to disk at 0.7 of it and pause at 0.8.
+KEPT_SHARE = 0.6
 
 
 class Held(NamedTuple):
@@ -58,6 +62,28 @@ class Held(NamedTuple):
         entry = Entry((source.n_rows, source.n_features), source.dtype)
         rows = min(ZarrOutput.usual_rows({"rows": entry}), source.n_rows)
         return cls(source.n_features, source.dtype, -(-source.n_rows // rows), rows, 3 * rows * entry.row_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The memory plan of a fit.
+
+    Attributes
+    ----------
+    thread_bytes : int
+        Planned for a process with one thread.
+    available_bytes : int or None
+        What a thread may use; None where nothing limits it.
+    kept_bytes : int
+        Of the decoded data, what stays in memory from the first pass on, in all processes together.
+    data_bytes : int
+        The decoded data.
+    """
+
+    thread_bytes: int
+    available_bytes: int | None
+    kept_bytes: int
+    data_bytes: int
 
 
 def thread_bytes(
@@ -128,6 +154,20 @@ def kernel_bytes(n_rows: int, d: int, mixtures: Sequence[tuple[int, CovarianceTy
             # In double precision, or in single precision with whitened rows; products of a tile.
             needed += room + max(room, strips if whitening else 0) + 8 * (k * f + 2 * d * d)
     return needed
+
+
+def keepable_bytes(n_threads: int, memory: int | None, per_thread: int) -> int:
+    """Bytes of blocks that a process may keep between passes, beside the work of its threads.
+
+    Parameters
+    ----------
+    n_threads : int
+    memory : int or None
+        That the process may use; None where nothing limits it, and nothing is known.
+    per_thread : int
+        Bytes, from `thread_bytes`.
+    """
+    return max(0, int(KEPT_SHARE * (memory or 0)) - PROCESS_BYTES - n_threads * per_thread)
 
 
 def _buffer_bytes(held: Held, components: Sequence[int], covariance: CovarianceType) -> int:

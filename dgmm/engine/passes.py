@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import dask
 import numpy as np
@@ -14,9 +14,10 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from dgmm.data.source import Block, Source, iter_blocks
+from dgmm.data.source import Block, BlockInput, Source, iter_blocks
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.guilty import naming_rows
+from dgmm.engine.keeping import Home, Keeping, homes
 from dgmm.engine.leaves import Run, ending_together, equal_runs, merges
 from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler
 from dgmm.engine.subset import Subset
@@ -50,6 +51,13 @@ class Work(Protocol):
         """Run as a task: if its holder dies, the scheduler computes it again."""
 
 
+class _Part(NamedTuple):
+    """The sum of some blocks, and where their rows are in memory now."""
+
+    total: Any
+    homes: list[Home]
+
+
 def _prepare(work: Work) -> Prepared:
     limit_worker_blas()
     return work.prepare()
@@ -57,7 +65,7 @@ def _prepare(work: Work) -> Prepared:
 
 def _leaf(
     prepared: Prepared, rows: Any, weights: Any, subset: Subset | None, report: Callable[[int], None]
-) -> Any:
+) -> _Part:
     limit_worker_blas()
     step, total = prepared.begin(), BinaryCounter[Any]()
     weight_blocks = None if weights is None else iter_blocks(weights)
@@ -69,10 +77,10 @@ def _leaf(
         report(block.length)
     if hasattr(report, "flush"):
         report.flush()
-    return total.total()
+    return _Part(total.total(), homes(rows))
 
 
-def _preparing_leaf(work: Work, *others: Any) -> Any:
+def _preparing_leaf(work: Work, *others: Any) -> _Part:
     return _leaf(_prepare(work), *others)
 
 
@@ -84,11 +92,15 @@ def _priority(short: frozenset[str], key: str) -> int:
     return -1 if key in short else 0
 
 
-def _merge(levels: tuple[int, ...], *values: Any) -> Any:
+def _home(addresses: dict[str, str], key: str) -> str | None:
+    return addresses.get(key)
+
+
+def _merge(levels: tuple[int, ...], *parts: _Part) -> _Part:
     total = BinaryCounter[Any]()
-    for level, value in zip(levels, values, strict=True):
-        total.add(value, level)
-    return total.total()
+    for level, part in zip(levels, parts, strict=True):
+        total.add(part.total, level)
+    return _Part(total.total(), [home for part in parts for home in part.homes])
 
 
 def _keys(received: Any) -> tuple[Any, list[Delayed]]:
@@ -113,6 +125,8 @@ class Passes:
         Hears the rows done so far in the running pass, from 0 again if it is lost.
     subset : Subset or None
         Rows that count; None is all of them.
+    keeping : Keeping or None
+        Has blocks stay in memory for the next pass.
     """
 
     source: Source
@@ -120,6 +134,7 @@ class Passes:
     scheduler: Scheduler
     on_rows: Callable[[int], None] = lambda _: None
     subset: Subset | None = None
+    keeping: Keeping | None = None
     _block_seconds: float | None = field(default=None, init=False)
     _told: int = field(default=0, init=False)
 
@@ -144,13 +159,15 @@ class Passes:
         started, self._told = time.perf_counter(), 0
         leaves = self._leaves()
         try:
-            total = self._computed(work, leaves)
+            total, found = self._computed(work, leaves)
         except HangingTask:
             raise  # to look at the data may hang as well
         except ClusterError:
             self._check_unchanged()  # broken data may be what workers die of
             raise
         self._check_unchanged()
+        if self.keeping is not None:
+            self.keeping.found(found, leaves)
         if self._told < self.source.n_rows:  # workers have not told of the last ones
             self._tell(self.source.n_rows)
         seconds = time.perf_counter() - started
@@ -161,11 +178,11 @@ class Passes:
         self._told = done
         self.on_rows(done)
 
-    def _computed(self, work: Work, leaves: list[Run]) -> Any:
+    def _computed(self, work: Work, leaves: list[Run]) -> _Part:
         if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
             return _leaf(work.prepare(), *self._inputs(leaves[0]), self.subset, RowCount(self._tell))
         try:
-            return self.scheduler.compute(
+            part: _Part = self.scheduler.compute(
                 lambda token, report: self._graph(work, leaves, report, token), self._tell
             )
         except (DeadlyTask, HangingTask) as error:
@@ -174,6 +191,7 @@ class Passes:
                     start, stop = (int(self.source.bounds[edge]) for edge in leaf)
                     raise naming_rows(error, start, stop, self.source.name) from error
             raise
+        return part
 
     def _check_unchanged(self) -> None:
         """What was computed from data that changed meanwhile is no result."""
@@ -182,8 +200,12 @@ class Passes:
                 source.check_unchanged()
 
     def _inputs(self, leaf: Run) -> tuple[Any, Any]:
-        weights = None if self.weights is None else self.weights.block_input(*leaf)
-        return self.source.block_input(*leaf), weights
+        weights = None if self.weights is None else self._received(self.weights, leaf)
+        return self._received(self.source, leaf), weights
+
+    def _received(self, source: Source, leaf: Run) -> BlockInput:
+        received = source.block_input(*leaf)
+        return received if self.keeping is None else self.keeping.kept(source, received)
 
     def _leaves(self) -> list[Run]:
         """Aligned runs of blocks: long enough to be worth a task, enough of them to keep all threads busy."""
@@ -196,6 +218,8 @@ class Passes:
             row_bytes = self.source.n_features * self.source.dtype.itemsize
             seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
         worth = self.scheduler.task_seconds / max(seconds, 1e-9)
+        if self.keeping is not None:
+            worth = self.keeping.worth(worth)
         together = max(source.run_length for source in (self.source, self.weights) if source is not None)
         return ending_together(n_blocks, self.scheduler.n_threads, worth, together)
 
@@ -223,5 +247,10 @@ class Passes:
         root = keys[Run(0, self.source.n_blocks)]
         # Short leaves come last; but rows that are tasks themselves would be computed before, and be held.
         short = frozenset(keys[leaf] for leaf in leaves if leaf.level < leaves[0].level and not self.delayed)
-        with dask.annotate(priority=partial(_priority, short)):
+        annotations: dict[str, Any] = {"priority": partial(_priority, short)}
+        at_home = {} if self.keeping is None else self.keeping.at_home(leaves, self.scheduler.n_threads)
+        if at_home:
+            addresses = {keys[leaf]: address for leaf, address in at_home.items()}
+            annotations |= {"workers": partial(_home, addresses), "allow_other_workers": True}
+        with dask.annotate(**annotations):
             return Delayed(root, HighLevelGraph.from_collections(root, tasks, delayed))

@@ -16,7 +16,8 @@ from dgmm.engine.environment import environment
 from dgmm.engine.events import Event, Progress, Scanned
 from dgmm.engine.fit import Fit, Outcome
 from dgmm.engine.identity import contest_identity, fit_identity
-from dgmm.engine.memory import check_plan, fit_plan
+from dgmm.engine.keeping import Keeping
+from dgmm.engine.memory import Held, Plan, check_plan, fit_plan
 from dgmm.engine.model import Model
 from dgmm.engine.origin import Choice, Origin
 from dgmm.engine.passes import Passes
@@ -32,8 +33,8 @@ from dgmm.mixture.covariance_type import CovarianceType
 class Observer(Protocol):
     """Watches a fit; whatever it raises stops the fit, with the last state on disk."""
 
-    def on_plan(self, planned_bytes: int, available_bytes: int | None) -> None:
-        """The memory plan of a worker thread has been made."""
+    def on_plan(self, plan: Plan) -> None:
+        """The memory plan has been made."""
 
     def on_rows(self, done: int, total: int) -> None:
         """So many rows of the running pass are done."""
@@ -57,7 +58,7 @@ T = TypeVar("T", bound=Steps)
 class Silence:
     """An observer that does nothing."""
 
-    def on_plan(self, planned_bytes: int, available_bytes: int | None) -> None:
+    def on_plan(self, plan: Plan) -> None:
         pass
 
     def on_rows(self, done: int, total: int) -> None:
@@ -203,14 +204,24 @@ def _compute(
     def vet(scheduler: Scheduler) -> None:
         available = scheduler.memory_per_thread()
         plan = fit_plan(source, weights, mixtures, sample_rows)
-        observer.on_plan(check_plan(available, plan, source), available)
+        planned = check_plan(available, plan, source)
+        per_thread = plan(Held.of(source))
+        kept = keeping.plan(scheduler.processes(), per_thread) if source.n_rows > sample_rows else 0
+        size = source.n_rows * source.n_features * source.dtype.itemsize
+        observer.on_plan(Plan(planned, available, min(kept, size) if source.worth_keeping else 0, size))
         check_readable(scheduler, source, weights)
         if directory is not None:
             warn_if_hidden(scheduler, directory)
 
+    keeping = Keeping(source)
     with one_blas_thread(), scheduler_for(local=source.local, vet=vet) as scheduler:
-        passes = Passes(source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows))
-        return _durable(lambda progress: make(passes, progress), passes, identity, directory, observer)
+        passes = Passes(
+            source, weights, scheduler, lambda done: observer.on_rows(done, source.n_rows), keeping=keeping
+        )
+        try:
+            return _durable(lambda progress: make(passes, progress), passes, identity, directory, observer)
+        finally:
+            keeping.end(scheduler)
 
 
 def _durable(

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import dask
 from dask.delayed import Delayed, delayed
@@ -33,6 +33,13 @@ Task = Callable[[Any, Any], Any]
 """A function of what all its calls share and of an argument of its own."""
 
 
+class Process(NamedTuple):
+    """One that computes: its threads, and the bytes of memory that it may use, or None where nothing limits it."""
+
+    n_threads: int
+    memory: int | None
+
+
 class Scheduler(ABC):
     """Computes the graph of a pass."""
 
@@ -49,8 +56,16 @@ class Scheduler(ABC):
         """Yield number and value of each ``task(shared, argument)`` as they are done."""
 
     @abstractmethod
+    def processes(self) -> list[Process]:
+        """Those that compute, as long as no worker joins or leaves."""
+
     def memory_per_thread(self) -> int | None:
         """Bytes that one thread may use on the smallest worker, or None where nothing limits them."""
+        return min((p.memory // max(p.n_threads, 1) for p in self.processes() if p.memory), default=None)
+
+    @abstractmethod
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function in every process that computes; who does not answer soon is not waited for."""
 
     @abstractmethod
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -89,11 +104,14 @@ class LocalScheduler(Scheduler):
             batch = arguments[first : first + self.n_threads]
             yield from enumerate(dask.compute(*map(call, batch), scheduler=self._name), first)
 
-    def memory_per_thread(self) -> int | None:
+    def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.
         from distributed.system import MEMORY_LIMIT
 
-        return int(MEMORY_LIMIT) // self.n_threads
+        return [Process(self.n_threads, int(MEMORY_LIMIT))]
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
 
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         return {}
@@ -182,8 +200,12 @@ class _WhenNeeded(Scheduler):
             except SchedulerLost as lost:
                 self._clients.renew(lost)
 
-    def memory_per_thread(self) -> int | None:
-        return self._there(lambda scheduler: scheduler.memory_per_thread())
+    def processes(self) -> list[Process]:
+        return self._there(lambda scheduler: scheduler.processes())
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._vetted is not None:
+            self._vetted[1].tell(function, *arguments)
 
     def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         return self._there(lambda scheduler: scheduler.on_hosts(function, *arguments))

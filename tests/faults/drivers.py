@@ -62,7 +62,9 @@ def fit(data: str, weights: str, directory: str, model: str, where: str, seed: i
     mixture = GaussianMixture(3, random_state=seed, n_init=3, tol=0, max_iter=7)
 
     def run() -> None:
-        with dask.config.set({"dgmm.blocks-per-leaf": 1}):
+        # Whether blocks are read again or stay in memory is no part of what a fit is.
+        kept = random.SystemRandom().choice([0, "1 GiB"])
+        with dask.config.set({"dgmm.blocks-per-leaf": 1, "dgmm.kept-bytes": kept}):
             mixture.fit(data, sample_weight=weights, checkpoint=directory, observer=Tell()).save(model)
             np.save(f"{Path(directory).name}.labels.npy", np.asarray(mixture.predict(data)))
 

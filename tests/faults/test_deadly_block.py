@@ -35,7 +35,7 @@ def path(tmp_path) -> Iterator[str]:
         tmp_path / "rows.zarr", shape=rows.shape, chunks=(CHUNK, 3), dtype="f8", compressors=[ways.Trap()]
     )
     array[:] = rows
-    with small_blocks():
+    with small_blocks(), dask.config.set({"dgmm.kept-bytes": 0}):  # every pass reads
         yield str(tmp_path / "rows.zarr")
 
 

@@ -30,7 +30,7 @@ LIMIT = {"dgmm.leaf-timeout": "1 s"}
 
 @pytest.fixture
 def path(tmp_path) -> Iterator[str]:
-    with small_blocks():
+    with small_blocks(), dask.config.set({"dgmm.kept-bytes": 0}):  # every pass reads
         yield store(tmp_path)
 
 
