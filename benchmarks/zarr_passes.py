@@ -36,7 +36,7 @@ from dgmm.data.source import Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.keeping import Keeping
 from dgmm.engine.likelihood import Candidate, LockstepWork
-from dgmm.engine.memory import compiled_bytes, thread_bytes
+from dgmm.engine.memory import Held, thread_bytes
 from dgmm.engine.passes import Passes
 from dgmm.engine.scheduling import Scheduler, scheduler_for
 from dgmm.mixture.covariance import FULL
@@ -138,7 +138,7 @@ def leaf_seconds(client: Client) -> float:
 def kept_passes(source: Source, scheduler: Scheduler, work: LockstepWork, repeats: int) -> tuple[float, ...]:
     """Seconds of a first pass that keeps blocks, of the next ones, their CPU time; the share that may be kept."""
     mixtures = [(N_COMPONENTS, FULL)]
-    need = thread_bytes(source, None, mixtures, 0) + compiled_bytes(source.n_rows, N_FEATURES, mixtures)
+    need = thread_bytes(Held.of(source), None, mixtures, 0, source.n_rows)
     keeping = Keeping(source)
     share = keeping.plan(scheduler.processes(), need) / (source.n_rows * N_FEATURES * 4)
     passes = Passes(source, None, scheduler, keeping=keeping)
