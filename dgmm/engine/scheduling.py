@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeVar
 
 import dask
+import dask.local
+import dask.threaded
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
 
@@ -23,7 +25,7 @@ from dgmm.errors import SchedulerLost
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_LOCAL_SCHEDULERS = ("synchronous", "sync", "single-threaded", "threads", "threading")
+_SERIAL = ("synchronous", "sync", "single-threaded")
 
 Report = Callable[[int], None]
 """Carries a number of rows from a leaf to the driver."""
@@ -91,18 +93,19 @@ class LocalScheduler(Scheduler):
 
     def __init__(self) -> None:
         configured = dask.config.get("scheduler", None)
-        self._name = configured if configured in _LOCAL_SCHEDULERS else "threads"
-        serial = self._name in _LOCAL_SCHEDULERS[:3]
+        serial = configured in _SERIAL
+        # By its function, not by name: for a name Dask looks at clients too, one of which may be vanishing.
+        self._get = dask.local.get_sync if serial else dask.threaded.get
         self.n_threads = 1 if serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        return dask.compute(build("local", RowCount(on_rows)), scheduler=self._name)[0]
+        return dask.compute(build("local", RowCount(on_rows)), scheduler=self._get)[0]
 
     def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         call = delayed(lambda argument: task(shared, argument), pure=False, traverse=False)
         for first in range(0, len(arguments), self.n_threads):
             batch = arguments[first : first + self.n_threads]
-            yield from enumerate(dask.compute(*map(call, batch), scheduler=self._name), first)
+            yield from enumerate(dask.compute(*map(call, batch), scheduler=self._get), first)
 
     def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.
