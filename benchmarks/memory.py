@@ -54,7 +54,7 @@ def fit(data: Path, k: int, kind: str, limit: str) -> tuple[float, float]:
         # All blocks in one task: one is computed while the next is read.
         dask.config.set({"dgmm.blocks-per-leaf": 1 << 20}),
         LocalCluster(
-            n_workers=1, threads_per_worker=1, memory_limit=limit, host="127.0.0.1", dashboard_address=":0"
+            n_workers=1, threads_per_worker=1, memory_limit=limit, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
         contextlib.redirect_stdout(said),

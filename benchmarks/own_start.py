@@ -58,12 +58,8 @@ def fitted(parameters: Parameters) -> dgmm.GaussianMixture:
     model = Sklearn(parameters.n_components, covariance_type=parameters.covariance.name)
     model.weights_, model.means_, model.covariances_ = parameters.weights, parameters.means, parameters.covariances
     model.precisions_cholesky_ = parameters.covariance.precision_cholesky(parameters.covariances)
-    model.converged_, model.n_iter_, model.lower_bound_, model.n_features_in_ = (
-        True,
-        1,
-        np.nan,
-        parameters.n_features,
-    )
+    model.converged_, model.n_iter_, model.lower_bound_ = True, 1, np.nan
+    model.n_features_in_ = parameters.n_features
     return dgmm.GaussianMixture.from_sklearn(model)
 
 

@@ -97,7 +97,8 @@ class CompiledKernel:
             self._whitening = tuple(part.astype(self.dtype) for part in absent())
         self._theta = np.ascontiguousarray(components.theta.T, self.dtype)
         self._chunk = compiled_chunk(k, self.tile_rows)
-        self._frame = frame.shift.astype(self.dtype), (1 / frame.scale).astype(self.dtype)
+        with np.errstate(over="ignore"):  # of an infinity come values that are not finite, which are refused
+            self._frame = frame.shift.astype(self.dtype), (1 / frame.scale).astype(self.dtype)
         pooled = d if self._kind == TIED else 0
         self._buffers = (
             np.empty((f + 2 * k + 2 + pooled) * self.tile_rows, self.dtype),

@@ -21,7 +21,8 @@ from dgmm.mixture.parameters import Parameters
 # (D = 2 to 64), hence at most about 1e-4 a row.
 DOUBLE_TOLERANCE = 1e-9
 SINGLE_TOLERANCE = 3.2e-4
-# A tile's own radius is that of the box around it, which overestimates; its rows are few.
+# A tile's own radius is that of its farthest row (compiled) or of the box around it, which overestimates; its rows
+# are few.
 _TILE_SLACK = 16.0
 # Single precision by whitened rows (`dgmm.mixture.whitening`): |z|^2 lambda_max times epsilon at most so much, for
 # the moments about the origin, which cancel in the M-step; and its root times epsilon and the root of D within the

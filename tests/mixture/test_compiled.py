@@ -148,6 +148,15 @@ def test_tiles_that_the_guard_refuses_are_centred_as_in_numpy():
     assert found.second.max() > 1e17
 
 
+def test_a_spread_that_single_precision_cannot_invert_is_left_to_numpy():
+    rng = np.random.default_rng(7)
+    components = prepare(mixture("full", 3, 2, rng, spread=1.0, low=0.7, high=1.5), SINGLE)
+    narrow = Frame(np.zeros(2), np.full(2, 2.0**-135))
+    rows = (rng.standard_normal((4_000, 2)) * 2.0**-135).astype(np.float32)
+    found, expected = EStep(components, narrow, MANY)(rows), EStep(components, narrow)(rows)
+    assert_same_statistics(found, expected, 2e-5)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_left_to_the_numpy_kernel(value):
     rng = np.random.default_rng(7)
