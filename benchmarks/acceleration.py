@@ -23,9 +23,9 @@ from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Climb, Sampled, climb
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.search import Search
 from dgmm.engine.settings import Settings
+from dgmm.engine.threads import LocalScheduler
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 from dgmm.mixture.em import EMState
 from dgmm.mixture.parameters import Parameters

@@ -21,7 +21,7 @@ from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step

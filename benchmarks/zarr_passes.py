@@ -38,7 +38,8 @@ from dgmm.engine.keeping import Keeping
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.memory import Held, thread_bytes
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
 

@@ -11,8 +11,8 @@ from dgmm.data.opening import open_source
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Sampled
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.search import Search
+from dgmm.engine.threads import LocalScheduler
 
 
 class Serial:

@@ -23,7 +23,7 @@ from distributed.comm import CommClosedError
 
 from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.guilty import deadly
-from dgmm.engine.scheduling import Build, Process, RowCount, Scheduler, Task
+from dgmm.engine.scheduler import Build, Process, RowCount, Scheduler, Task
 from dgmm.engine.watch import Watch
 from dgmm.errors import ClusterError
 

@@ -19,7 +19,8 @@ from dgmm.data.source import Block, Source
 from dgmm.engine.memory import check_need
 from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.reach import check_output, check_readable
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.validity import check_finite, naming_chunks
 from dgmm.engine.writing import write_missing
 from dgmm.errors import InvalidData

@@ -20,7 +20,8 @@ from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.memory import check_need
 from dgmm.engine.model import Model
 from dgmm.engine.reach import check_output
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 
 # The bits of a draw depend on these two.
 UNIT_ROWS = 65536

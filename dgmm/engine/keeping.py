@@ -16,7 +16,7 @@ from dgmm.data.kept import Keep, drop_kept
 from dgmm.data.source import Source
 from dgmm.engine.leaves import Run
 from dgmm.engine.memory import KEPT_SHARE, keepable_bytes
-from dgmm.engine.scheduling import Process, Scheduler
+from dgmm.engine.scheduler import Process, Scheduler
 
 # A leaf that would better be so many times as long is made so, though its parts may be with different workers.
 _TOO_SHORT = 4

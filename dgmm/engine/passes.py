@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +20,10 @@ from dgmm.engine.blas import limit_worker_blas
 from dgmm.engine.guilty import naming_rows
 from dgmm.engine.keeping import Home, Keeping, homes
 from dgmm.engine.leaves import Run, ending_together, equal_runs, merges
-from dgmm.engine.scheduling import LocalScheduler, RowCount, Scheduler
+from dgmm.engine.scheduler import RowCount, Scheduler
 from dgmm.engine.subset import Subset
 from dgmm.engine.summation import BinaryCounter
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import ClusterError, DeadlyTask, HangingTask
 
 Rows = NDArray[np.floating]
@@ -29,6 +31,8 @@ BlockFunction = Callable[[Block, Rows | None], Any]
 
 # Until a pass has been timed: bytes of rows that a thread gets through in a second.
 _FIRST_GUESS = 2e8
+# A leaf that reads a block while it works on the one before should do so for at least as long.
+_READING_AHEAD_SECONDS = 0.05
 
 
 class Prepared(Protocol):
@@ -64,10 +68,10 @@ def _prepare(work: Work) -> Prepared:
 
 
 def _leaf(
-    prepared: Prepared, rows: Any, weights: Any, subset: Subset | None, report: Callable[[int], None]
+    step: BlockFunction, rows: Any, weights: Any, subset: Subset | None, report: Callable[[int], None]
 ) -> _Part:
     limit_worker_blas()
-    step, total = prepared.begin(), BinaryCounter[Any]()
+    total = BinaryCounter[Any]()
     weight_blocks = None if weights is None else iter_blocks(weights)
     for block in iter_blocks(rows):
         w = None if weight_blocks is None else block.of_kept(next(weight_blocks).rows[:, 0])
@@ -80,8 +84,12 @@ def _leaf(
     return _Part(total.total(), homes(rows))
 
 
+def _beginning_leaf(prepared: Prepared, *others: Any) -> _Part:
+    return _leaf(prepared.begin(), *others)
+
+
 def _preparing_leaf(work: Work, *others: Any) -> _Part:
-    return _leaf(_prepare(work), *others)
+    return _beginning_leaf(_prepare(work), *others)
 
 
 def _leaf_name(work: Work, leaf: Run) -> str:
@@ -179,8 +187,8 @@ class Passes:
         self.on_rows(done)
 
     def _computed(self, work: Work, leaves: list[Run]) -> _Part:
-        if len(leaves) == 1 and isinstance(self.scheduler, LocalScheduler) and not self.delayed:
-            return _leaf(work.prepare(), *self._inputs(leaves[0]), self.subset, RowCount(self._tell))
+        if isinstance(self.scheduler, LocalScheduler) and not self.delayed:
+            return self._here(work, leaves)
         try:
             part: _Part = self.scheduler.compute(
                 lambda token, report: self._graph(work, leaves, report, token), self._tell
@@ -192,6 +200,23 @@ class Passes:
                     raise naming_rows(error, start, stop, self.source.name) from error
             raise
         return part
+
+    def _here(self, work: Work, leaves: list[Run]) -> _Part:
+        """Without a graph: threads take leaf after leaf, and their sums are added in order as they come."""
+        prepared, of_thread, report = work.prepare(), threading.local(), RowCount(self._tell)
+
+        def leaf(_: None, run: Run) -> _Part:
+            if not hasattr(of_thread, "step"):
+                of_thread.step = prepared.begin()
+            return _leaf(of_thread.step, *self._inputs(run), self.subset, report)
+
+        total, waiting, added = BinaryCounter[Any](), dict[int, Any](), 0
+        for number, part in self.scheduler.map(leaf, None, leaves):
+            waiting[number] = part.total
+            while added in waiting:
+                total.add(waiting.pop(added), leaves[added].level)
+                added += 1
+        return _Part(total.total(), [])
 
     def _check_unchanged(self) -> None:
         """What was computed from data that changed meanwhile is no result."""
@@ -217,7 +242,8 @@ class Passes:
         if seconds is None:
             row_bytes = self.source.n_features * self.source.dtype.itemsize
             seconds = self.source.n_rows / n_blocks * row_bytes / _FIRST_GUESS
-        worth = self.scheduler.task_seconds / max(seconds, 1e-9)
+        least = _READING_AHEAD_SECONDS if self.source.reads_ahead else 0.0
+        worth = max(self.scheduler.task_seconds, least) / max(seconds, 1e-9)
         if self.keeping is not None:
             worth = self.keeping.worth(worth)
         together = max(source.run_length for source in (self.source, self.weights) if source is not None)
@@ -228,13 +254,13 @@ class Passes:
         name = f"dgmm-{work.name}"
         tasks: dict[str, tuple[Any, ...]] = {}
         if isinstance(self.scheduler, LocalScheduler):
-            head: tuple[Any, Any] = (_leaf, work.prepare())  # all threads share it
+            head: tuple[Any, Any] = (_beginning_leaf, work.prepare())  # all threads share it
         elif getattr(work, "light", False):
             head = (_preparing_leaf, work)
         else:
             prepared = f"{name}-parameters-{token}"
             tasks[prepared] = (_prepare, work)
-            head = (_leaf, prepared)
+            head = (_beginning_leaf, prepared)
         keys = {leaf: f"{_leaf_name(work, leaf)}-{token}" for leaf in leaves}
         delayed: list[Delayed] = []
         for leaf in leaves:

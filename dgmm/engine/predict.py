@@ -23,7 +23,8 @@ from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.quantities import Anomalies, Quantity
 from dgmm.engine.reach import check_output, check_readable
 from dgmm.engine.rowwise import described
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.validity import naming_chunks
 from dgmm.engine.writing import write_missing
 from dgmm.errors import InvalidData, InvalidParameter, ShapeMismatch

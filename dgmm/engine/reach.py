@@ -13,7 +13,7 @@ import numpy as np
 from dgmm.data.address import Address, is_url, plain
 from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Source
-from dgmm.engine.scheduling import Scheduler
+from dgmm.engine.scheduler import Scheduler
 from dgmm.errors import EnvironmentWarning, UnreachablePath
 
 

@@ -23,7 +23,8 @@ from dgmm.engine.origin import Choice, Origin
 from dgmm.engine.passes import Passes
 from dgmm.engine.reach import check_readable, warn_if_hidden
 from dgmm.engine.scan import Scan
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.selection import Selection
 from dgmm.engine.settings import Contest, Settings
 from dgmm.mixture.covariance import covariance_type

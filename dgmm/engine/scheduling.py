@@ -1,4 +1,4 @@
-"""Where a pass runs: the active Dask client, or Dask's scheduler of this process.
+"""Where a pass runs: the active Dask client, or threads of this process.
 
 Results do not depend on it.
 """
@@ -8,116 +8,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self, TypeVar
-
-import dask
-import dask.local
-import dask.threaded
-from dask.delayed import Delayed, delayed
-from dask.system import CPU_COUNT
+from typing import Any, Self, TypeVar
 
 from dgmm.engine.open_scheduler import warn_if_open
+from dgmm.engine.scheduler import Build, Process, Scheduler, Task
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import SchedulerLost
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_SERIAL = ("synchronous", "sync", "single-threaded")
-
-Report = Callable[[int], None]
-"""Carries a number of rows from a leaf to the driver."""
-Build = Callable[[str, Report], Delayed]
-"""Makes the graph of a pass; the string makes its keys unlike those of any earlier attempt."""
-Task = Callable[[Any, Any], Any]
-"""A function of what all its calls share and of an argument of its own."""
-
-
-class Process(NamedTuple):
-    """One that computes: its threads, and the bytes of memory that it may use, or None where nothing limits it."""
-
-    n_threads: int
-    memory: int | None
-
-
-class Scheduler(ABC):
-    """Computes the graph of a pass."""
-
-    n_threads: int
-    #: Seconds of work worth a task here.
-    task_seconds: float
-
-    @abstractmethod
-    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        """Compute what `build` describes; `on_rows` hears of the rows so far, from 0 with each attempt."""
-
-    @abstractmethod
-    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Yield number and value of each ``task(shared, argument)`` as they are done."""
-
-    @abstractmethod
-    def processes(self) -> list[Process]:
-        """Those that compute, as long as no worker joins or leaves."""
-
-    def memory_per_thread(self) -> int | None:
-        """Bytes that one thread may use on the smallest worker, or None where nothing limits them."""
-        return min((p.memory // max(p.n_threads, 1) for p in self.processes() if p.memory), default=None)
-
-    @abstractmethod
-    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a function in every process that computes; who does not answer soon is not waited for."""
-
-    @abstractmethod
-    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """What a function returns, or raises, in one worker of each host but this process, by worker."""
-
-
-class RowCount:
-    """Adds up rows, and tells how many there are so far."""
-
-    def __init__(self, on_rows: Callable[[int], None]) -> None:
-        self._on_rows = on_rows
-        self._done = 0
-
-    def __call__(self, rows: int) -> None:
-        self._done += rows
-        self._on_rows(self._done)
-
-
-class LocalScheduler(Scheduler):
-    """Dask's threaded (or, if configured, synchronous) scheduler."""
-
-    task_seconds = 0.05
-
-    def __init__(self) -> None:
-        configured = dask.config.get("scheduler", None)
-        serial = configured in _SERIAL
-        # By its function, not by name: for a name Dask looks at clients too, one of which may be vanishing.
-        self._get = dask.local.get_sync if serial else dask.threaded.get
-        self.n_threads = 1 if serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
-
-    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
-        return dask.compute(build("local", RowCount(on_rows)), scheduler=self._get)[0]
-
-    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        call = delayed(lambda argument: task(shared, argument), pure=False, traverse=False)
-        for first in range(0, len(arguments), self.n_threads):
-            batch = arguments[first : first + self.n_threads]
-            yield from enumerate(dask.compute(*map(call, batch), scheduler=self._get), first)
-
-    def processes(self) -> list[Process]:
-        # The limit of a batch job's cgroup counts, as Dask has it for its workers.
-        from distributed.system import MEMORY_LIMIT
-
-        return [Process(self.n_threads, int(MEMORY_LIMIT))]
-
-    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
-        function(*arguments)
-
-    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        return {}
 
 
 class _Clients:

@@ -9,7 +9,8 @@ from dgmm.data.source import Source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.passes import Passes, Work
 from dgmm.engine.reach import check_readable
-from dgmm.engine.scheduling import Scheduler, scheduler_for
+from dgmm.engine.scheduler import Scheduler
+from dgmm.engine.scheduling import scheduler_for
 from dgmm.engine.validity import naming_chunks
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dgmm.data.row_output import RowOutput
 from dgmm.data.source import Source
 from dgmm.engine.passes import Passes, Work
-from dgmm.engine.scheduling import Scheduler
+from dgmm.engine.scheduler import Scheduler
 
 
 def write_missing(

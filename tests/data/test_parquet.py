@@ -23,7 +23,7 @@ from dgmm.data.opening import open_weights
 from dgmm.data.source import iter_blocks
 from dgmm.engine.passes import Passes
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import (
     InvalidData,
     InvalidParameter,

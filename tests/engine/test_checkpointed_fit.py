@@ -162,7 +162,7 @@ def test_a_second_driver_is_kept_out(rows, place):
 def test_the_plan_is_checked_before_the_first_task(tmp_path, monkeypatch):
     array = zarr.create_array(tmp_path / "x.zarr", shape=(1000, 2), chunks=(100, 2), dtype="f8")
     array[:] = 1.0
-    monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda _: 100 << 20)
+    monkeypatch.setattr("dgmm.engine.threads.LocalScheduler.memory_per_thread", lambda _: 100 << 20)
 
     def no_scan(*_: object, **__: object) -> None:
         pytest.fail("a pass was started")

@@ -282,7 +282,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 
 def test_memory_is_planned(tmp_path, monkeypatch):
     data = as_npy(ROWS, tmp_path)
-    monkeypatch.setattr("dgmm.engine.scheduling.LocalScheduler.memory_per_thread", lambda self: PROCESS_BYTES)
+    monkeypatch.setattr("dgmm.engine.threads.LocalScheduler.memory_per_thread", lambda self: PROCESS_BYTES)
     for missing in (None, "drop"):
         with pytest.raises(NotEnoughMemory, match=r"converting .*t.npy .* smaller chunks of rows"):
             converted(data, tmp_path / f"{missing}.zarr", missing=missing)

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 import dgmm.engine.draw
 from dgmm.engine.draw import Draw, draw
 from dgmm.engine.model import Model
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import CheckpointMismatch, NotEnoughMemory
 from dgmm.mixture.frame import Frame
 

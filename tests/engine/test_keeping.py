@@ -38,7 +38,9 @@ from dgmm.engine.passes import Passes
 from dgmm.engine.run import Silence
 from dgmm.engine.sample import SamplingRule
 from dgmm.engine.scan import ScanWork
-from dgmm.engine.scheduling import LocalScheduler, Process, scheduler_for
+from dgmm.engine.scheduler import Process
+from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import DataChanged
 from dgmm.progress import ProgressLog
 

@@ -19,7 +19,7 @@ from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
 from dgmm.engine.run import Silence
 from dgmm.engine.sampled import Run
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.em import EM, EMState
 from dgmm.mixture.frame import Frame

@@ -12,7 +12,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from dgmm.engine.client import DistributedScheduler
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import ClusterError, IllDefinedCovariance
 
 TASKS = 6  # no more than the threads of each worker of the cluster: none waits behind another
@@ -88,10 +88,10 @@ def test_values_come_with_their_numbers(name, workers):
 @local
 def test_values_come_while_others_are_still_to_be_computed(tmp_path, name, workers):
     with dask.config.set(scheduler=name, num_workers=workers):
-        values = LocalScheduler().map(touch, str(tmp_path), range(12))
+        values = LocalScheduler().map(wait_for, str(tmp_path), range(12))
         assert next(values) == (0, 0)
-        assert len(list(tmp_path.iterdir())) == (workers or 1)
-        assert len(list(values)) == 11
+        (tmp_path / "go").touch()
+        assert sorted(values) == [(i, i) for i in range(1, 12)]
 
 
 @local
@@ -104,6 +104,38 @@ def test_an_error_comes_out_as_it_is_and_ends_the_rest(tmp_path, name, workers):
     assert type(caught.value) is IllDefinedCovariance
     assert all(arguments[i] == value for i, value in got)
     assert runs(tmp_path, 29) == 0
+
+
+@pytest.mark.parametrize("how", ["failed", "left"])
+def test_nothing_runs_any_more_once_the_map_is_over(tmp_path, how):
+    with dask.config.set(scheduler="threads", num_workers=2):
+        values = LocalScheduler().map(fail_or_outlast, str(tmp_path), [1 if how == "left" else 0, 2, *range(3, 9)])
+        if how == "failed":
+            with pytest.raises(IllDefinedCovariance):
+                next(values)
+        else:
+            next(values)
+            values.close()
+    begun = {path.name for path in tmp_path.glob("begun-*")}
+    assert begun == {path.name.replace("ended", "begun") for path in tmp_path.glob("ended-*")}
+    assert "begun-8" not in begun
+
+
+def fail_or_outlast(folder, number):
+    """The first task ends once the second has begun; the second, when the first is long over."""
+    folder = Path(folder)
+    (folder / f"begun-{number}").touch()
+    if number < 2:
+        while not (folder / "begun-2").exists():
+            threading.Event().wait(0.001)
+        (folder / f"ended-{number}").touch()
+        if number == 0:
+            msg = "component 3 has an ill-defined covariance"
+            raise IllDefinedCovariance(msg)
+        return number
+    threading.Event().wait(0.3)
+    (folder / f"ended-{number}").touch()
+    return number
 
 
 @pytest.mark.parametrize("argument", [[1, 2], (1, 2), "text", None, {"a": [1]}], ids=str)

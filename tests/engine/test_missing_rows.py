@@ -14,7 +14,7 @@ from dgmm import GaussianMixture, load, open_source
 from dgmm.engine.passes import Passes
 from dgmm.engine.sample import uniform_hash
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import InvalidData, InvalidWeights, NonFiniteData
 
 N, D = 6000, 3

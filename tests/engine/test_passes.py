@@ -21,7 +21,8 @@ from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
 from dgmm.engine.sample import SamplingRule
 from dgmm.engine.scan import ScanWork
-from dgmm.engine.scheduling import LocalScheduler, scheduler_for
+from dgmm.engine.scheduling import scheduler_for
+from dgmm.engine.threads import LocalScheduler
 from dgmm.mixture.covariance import FULL
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters

@@ -12,7 +12,7 @@ from dgmm.engine import lockstep
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Run
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import CollapsedComponentWarning
 from dgmm.mixture import tiling
 from dgmm.mixture.components import Components

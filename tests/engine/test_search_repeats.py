@@ -12,8 +12,8 @@ import dgmm.engine.search
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.client import DistributedScheduler
 from dgmm.engine.sampled import Run
-from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.settings import Start
+from dgmm.engine.threads import LocalScheduler
 
 
 @pytest.fixture(autouse=True, scope="module")

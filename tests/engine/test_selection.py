@@ -19,10 +19,10 @@ from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.events import Iterated, Judged, Scanned, Searched
 from dgmm.engine.passes import Passes
 from dgmm.engine.run import Silence
-from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.selection import Selection
 from dgmm.engine.settings import Contest
 from dgmm.engine.subset import Subset
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import CheckpointMismatch
 
 N, SAMPLE = 4000, 400

@@ -14,8 +14,8 @@ from dgmm.data.opening import open_source
 from dgmm.engine.passes import Passes
 from dgmm.engine.sample import uniform_hash
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
 from dgmm.engine.subset import Subset
+from dgmm.engine.threads import LocalScheduler
 
 SEEDS = st.integers(0, 2**63 - 1)
 FRACTIONS = st.floats(0, 1, exclude_max=True)

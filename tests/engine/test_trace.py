@@ -22,7 +22,7 @@ from dgmm.engine.passes import Passes
 from dgmm.engine.run import Silence
 from dgmm.engine.sampled import Run
 from dgmm.engine.scan import scan
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.engine.trace import Step, pack_trace, unpack_trace
 from dgmm.mixture.em import EMState
 

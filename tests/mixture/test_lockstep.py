@@ -16,7 +16,7 @@ from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, CriteriaWork, LockstepWork, ScoreWork
 from dgmm.engine.memory import Held, kernel_bytes, thread_bytes
 from dgmm.engine.passes import Passes, _leaf
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import IllDefinedCovariance, InvalidWeights, NonFiniteData
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES, FULL
@@ -313,7 +313,7 @@ def test_a_pass_takes_no_more_memory_than_planned(shapes, d, dtype, outlier, nee
 
     def peak() -> int:
         tracemalloc.start()
-        _leaf(work.prepare(), blocks, None, None, lambda _: None)
+        _leaf(work.prepare().begin(), blocks, None, None, lambda _: None)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

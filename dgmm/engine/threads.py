@@ -1,0 +1,81 @@
+"""Computing in threads of this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from itertools import islice
+from typing import Any
+
+import dask
+import dask.local
+import dask.threaded
+from dask.system import CPU_COUNT
+
+from dgmm.engine.scheduler import Build, Process, RowCount, Scheduler, Task
+
+_SERIAL = ("synchronous", "sync", "single-threaded")
+
+
+class LocalScheduler(Scheduler):
+    """Threads of this process, as many as Dask's own scheduler would use; one if that is configured synchronous.
+
+    Nothing of a call runs any more when it has returned, or failed: who writes the same output next meets no
+    thread that still does. An interrupt alone does not wait.
+    """
+
+    task_seconds = 0.002
+
+    def __init__(self) -> None:
+        self._serial = dask.config.get("scheduler", None) in _SERIAL
+        self.n_threads = 1 if self._serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+    def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
+        graph = build("local", RowCount(on_rows))
+        # Dask's schedulers by function, not by name: for a name it looks at clients too, and one may be vanishing.
+        if self._serial:
+            return dask.compute(graph, scheduler=dask.local.get_sync)[0]
+        with _threads(self.n_threads) as pool:
+            return dask.compute(graph, scheduler=dask.threaded.get, pool=pool)[0]
+
+    def map(self, task: Task, shared: Any, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        if min(self.n_threads, len(arguments)) <= 1:
+            for number, argument in enumerate(arguments):
+                yield number, task(shared, argument)
+            return
+        left, running = enumerate(arguments), dict[Future[Any], int]()
+        with _threads(self.n_threads) as pool:
+            while True:
+                # No thread waits for the next; and few are begun after one that fails, or is not wanted any more.
+                for number, argument in islice(left, 2 * self.n_threads - len(running)):
+                    running[pool.submit(copy_context().run, task, shared, argument)] = number
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+
+    def processes(self) -> list[Process]:
+        # The limit of a batch job's cgroup counts, as Dask has it for its workers.
+        from distributed.system import MEMORY_LIMIT
+
+        return [Process(self.n_threads, int(MEMORY_LIMIT))]
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
+
+    def on_hosts(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return {}
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that is done with what it began when it is left; what it has not begun it never will."""
+    pool = ThreadPoolExecutor(number, thread_name_prefix="dgmm")
+    try:
+        yield pool
+    except BaseException as error:
+        pool.shutdown(wait=isinstance(error, (Exception, GeneratorExit)), cancel_futures=True)
+        raise
+    pool.shutdown()
