@@ -3,8 +3,9 @@
     python benchmarks/em_iteration.py [--only A C] [--repeats 5] [--scale 1.0] [--threads 2]
     pip install scikit-learn-intelex    # for oneDAL; it is left out where that is not installed
 
-All sides alternate, so that a busy machine slows all; medians are compared. The start is the generating model.
-What oneDAL (its C++ `em_gmm`) prepares before the first iteration is not counted.
+All sides alternate, so that a busy machine slows all; medians are compared. Each begins when the threads of the
+one before have stopped waiting busily for more. The start is the generating model. What oneDAL (its C++ `em_gmm`)
+prepares, and its first iteration, are not counted; nor is the first of dgmm each time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dgmm.data.opening import open_source
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.likelihood import Candidate, LockstepWork
 from dgmm.engine.passes import Passes
-from dgmm.engine.scheduling import LocalScheduler
+from dgmm.engine.threads import LocalScheduler
 from dgmm.mixture.covariance import covariance_type
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
@@ -37,6 +38,8 @@ WORKLOADS = {
     "D": (100_000, 64, 32, "full"),
     "E": (2_000_000, 20, 64, "diag"),
 }
+# Threads of BLAS and OpenMP keep a core busy for some tenths of a second after their last work.
+SETTLING_SECONDS = 0.5
 
 
 def generate(n: int, d: int, k: int, kind: str, seed: int) -> tuple[np.ndarray, Parameters]:
@@ -155,11 +158,15 @@ def main() -> None:
             times: tuple[list[float], list[float], list[float]] = ([], [], [])
             ours()
             for _ in range(options.repeats):
+                time.sleep(SETTLING_SECONDS)
                 with threadpool_limits(options.threads):
                     spent, expected = seconds(theirs)
                 times[0].append(spent)
+                time.sleep(SETTLING_SECONDS)
                 times[1].append(onedal_seconds(onedal))
+                time.sleep(SETTLING_SECONDS)
                 with one_blas_thread(), dask.config.set(num_workers=options.threads):
+                    ours()
                     for _ in range(3):
                         spent, found = seconds(ours)
                         times[2].append(spent)

@@ -22,7 +22,7 @@ from dgmm.engine.blas import one_blas_thread
 from dgmm.mixture.compiled import CompiledKernel
 from dgmm.mixture.components import Components
 from dgmm.mixture.frame import Frame
-from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP, compiled_chunk
+from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP, aligned, as_aligned, compiled_chunk
 
 SQUARE = 2048
 
@@ -45,8 +45,8 @@ def fastest(function: Callable[[], object], repeats: int, least: float = 0.02) -
 def product(m: int, n: int, k: int, dtype: np.dtype, repeats: int) -> float:
     """Seconds of a product (m, k) @ (k, n)."""
     rng = np.random.default_rng(0)
-    left, right = rng.random((m, k)).astype(dtype), rng.random((k, n)).astype(dtype)
-    out = np.empty((m, n), dtype)
+    left, right = as_aligned(rng.random((m, k)), dtype), as_aligned(rng.random((k, n)), dtype)
+    out = aligned((m, n), dtype)
     return fastest(lambda: np.dot(left, right, out=out), repeats)
 
 

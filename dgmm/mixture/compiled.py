@@ -24,6 +24,7 @@ from dgmm.mixture.frame import Frame
 from dgmm.mixture.sweeps import (
     DIAG,
     FULL,
+    OPTIONS,
     SPHERICAL,
     TIED,
     add,
@@ -35,7 +36,7 @@ from dgmm.mixture.sweeps import (
     weigh,
     weigh_rows,
 )
-from dgmm.mixture.tiling import compiled_chunk, compiled_tile_rows
+from dgmm.mixture.tiling import aligned, as_aligned, compiled_chunk, compiled_tile_rows
 from dgmm.mixture.whitening import Whitening, absent, log_joint
 
 _KINDS = {"full": FULL, "diag": DIAG, "spherical": SPHERICAL, "tied": TIED}
@@ -95,15 +96,15 @@ class CompiledKernel:
             self._whitening = Whitening(components.precision_cholesky, means, constants, self.tile_rows).arrays
         else:
             self._whitening = tuple(part.astype(self.dtype) for part in absent())
-        self._theta = np.ascontiguousarray(components.theta.T, self.dtype)
+        self._theta = as_aligned(components.theta.T, self.dtype)
         self._chunk = compiled_chunk(k, self.tile_rows)
         with np.errstate(over="ignore"):  # of an infinity come values that are not finite, which are refused
             self._frame = frame.shift.astype(self.dtype), (1 / frame.scale).astype(self.dtype)
         pooled = d if self._kind == TIED else 0
         self._buffers = (
-            np.empty((f + 2 * k + 2 + pooled) * self.tile_rows, self.dtype),
-            np.empty((f, k), self.dtype),
-            np.empty((pooled, pooled), self.dtype),
+            aligned((f + 2 * k + 2 + pooled) * self.tile_rows, self.dtype),
+            aligned((f, k), self.dtype),
+            aligned((pooled, pooled), self.dtype),
         )
 
     def __call__(self, rows: Array, weights: Array | None) -> Totals:
@@ -147,7 +148,7 @@ def _kernel(rows: np.dtype[Any], dtype: np.dtype[Any]) -> Any:
     # The cache knows of changes in this file alone: touch it after one in the files that it imports.
     for cache_on_disk in (True, False):
         with contextlib.suppress(RuntimeError):  # of a machine without a folder to write to
-            return numba.njit(signature, cache=cache_on_disk, nogil=True, fastmath={"contract"})(_add_block)
+            return numba.njit(signature, cache=cache_on_disk, fastmath={"contract"}, **OPTIONS)(_add_block)
     raise AssertionError
 
 

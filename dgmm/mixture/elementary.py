@@ -2,7 +2,8 @@
 
 exp(x) = 2^n exp(r), |r| <= log(2) / 2, with log(2) in two parts, the first of few bits, so that r is exact (Cody
 and Waite 1980, Software Manual for the Elementary Functions); exp(r) = 1 + r + r^2 p(r), p by Chebyshev's
-expansion. log(2^n m) = n log(2) + 2 artanh(s), s = (m - 1) / (m + 1), sqrt(1/2) <= m < sqrt(2), by its series.
+expansion; n is added to the exponent's bits. log(2^n m) = n log(2) + 2 artanh(s), s = (m - 1) / (m + 1),
+sqrt(1/2) <= m < sqrt(2), by its series.
 Errors are within 2 ulps (tests/mixture/test_compiled.py).
 """
 
@@ -18,9 +19,8 @@ from numba.extending import overload
 _f = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOG2E_32, _LN2_HIGH_32, _LN2_LOW_32 = _f(1.4426950408889634), _f(0.693359375), _f(-2.12194440e-4)
-# Added, and taken away again, they round to a whole number.
+# Added, and taken away again, they round to a whole number, which the sum has in its last bits.
 _ROUND, _ROUND_32 = 6755399441055744.0, _f(12582912.0)
-_ONE, _ONE_32 = np.int64(1023 << 52), np.int32(127 << 23)
 _ROOT_HALF, _ROOT_HALF_32 = np.int64(0x3FE6A09E667F3BCD), np.int32(0x3F3504F3)
 _P = (
     0.5000000000000001, 0.1666666666666678, 0.041666666666622616, 0.008333333333321525, 0.0013888888916994847,
@@ -47,8 +47,8 @@ def log(x: Any) -> Any:
 
 def _exp(x: Any) -> Callable[[Any], Any]:
     def double(x: Any) -> Any:
-        n = x * _LOG2E + _ROUND
-        n -= _ROUND
+        rounded = x * _LOG2E + _ROUND
+        n = rounded - _ROUND
         r = (x - n * _LN2_HIGH) - n * _LN2_LOW
         p = _P[9]
         p = p * r + _P[8]
@@ -61,11 +61,12 @@ def _exp(x: Any) -> Callable[[Any], Any]:
         p = p * r + _P[1]
         p = p * r + _P[0]
         p = (r * r) * p + r + 1.0
-        return p * np.int64((np.int64(n) << 52) + _ONE).view(np.float64)
+        exponent = np.float64(rounded).view(np.int64) << 52
+        return np.int64(np.float64(p).view(np.int64) + exponent).view(np.float64)
 
     def single(x: Any) -> Any:
-        n = x * _LOG2E_32 + _ROUND_32
-        n -= _ROUND_32
+        rounded = x * _LOG2E_32 + _ROUND_32
+        n = rounded - _ROUND_32
         r = (x - n * _LN2_HIGH_32) - n * _LN2_LOW_32
         p = _P_32[4]
         p = p * r + _P_32[3]
@@ -73,7 +74,8 @@ def _exp(x: Any) -> Callable[[Any], Any]:
         p = p * r + _P_32[1]
         p = p * r + _P_32[0]
         p = (r * r) * p + r + np.float32(1.0)
-        return p * np.int32((np.int32(n) << np.int32(23)) + _ONE_32).view(np.float32)
+        exponent = np.int32(np.float32(rounded).view(np.int32) << np.int32(23))
+        return np.int32(np.float32(p).view(np.int32) + exponent).view(np.float32)
 
     return single if x == types.float32 else double
 

@@ -11,11 +11,13 @@ from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.elementary import exp, log
 
 FULL, DIAG, SPHERICAL, TIED = range(4)
+# Where a division by zero raised an error, no loop that divides would be made of vectors.
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def part(*freedoms: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile as a part of the kernel; `freedoms` of the compiler besides fused multiply-add."""
-    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(fastmath={"contract", *freedoms}, nogil=True)
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(fastmath={"contract", *freedoms}, **OPTIONS)
     return compiled
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.sweeps import part
-from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP
+from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP, aligned, as_aligned
 
 
 class Whitening:
@@ -40,9 +40,9 @@ class Whitening:
             np.concatenate(strips),
             np.einsum("kij,kj->ki", lower, means),
             np.maximum(log_constants, np.finfo(np.float32).min),
-            np.empty(k * min(STRIP, d) * tile_rows, np.float32),
         )
-        self.arrays = tuple(np.ascontiguousarray(part, np.float32) for part in parts)
+        room = aligned(k * min(STRIP, d) * tile_rows, np.float32)
+        self.arrays = (*(as_aligned(part, np.float32) for part in parts), room)
 
 
 def absent() -> tuple[Array, ...]:

@@ -20,7 +20,7 @@ from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.tiling import COMPILED_PRODUCT, compiled_chunk, compiled_tile_rows
+from dgmm.mixture.tiling import COMPILED_PRODUCT, aligned, as_aligned, compiled_chunk, compiled_tile_rows
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 MANY = 10**12
@@ -255,6 +255,21 @@ def test_tiles_depend_on_components_and_features_alone():
     assert compiled_tile_rows(16, 66) == 448  # whole multiples of 32
     assert compiled_tile_rows(16, 561) == 128
     assert compiled_tile_rows(200, 5000) == 512
+
+
+@given(
+    shape=st.one_of(st.integers(1, 99), st.tuples(st.integers(1, 30), st.integers(1, 30))),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_the_kernels_arrays_begin_with_a_line_of_the_cache(shape, dtype):
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    for array in (aligned(shape, dtype), as_aligned(values.T, dtype)):
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert array.dtype == dtype
+    assert aligned(shape, dtype).shape == values.shape
+    assert np.array_equal(as_aligned(values.T, dtype), values.T)
 
 
 def test_products_are_taken_unpacked_where_few_components_allow():
