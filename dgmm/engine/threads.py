@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 import dask
@@ -26,7 +27,7 @@ class LocalScheduler(Scheduler):
     thread that still does. An interrupt alone does not wait.
     """
 
-    task_seconds = 0.002
+    task_seconds = 0.01
 
     def __init__(self) -> None:
         self._serial = dask.config.get("scheduler", None) in _SERIAL
@@ -45,16 +46,31 @@ class LocalScheduler(Scheduler):
             for number, argument in enumerate(arguments):
                 yield number, task(shared, argument)
             return
-        left, running = enumerate(arguments), dict[Future[Any], int]()
-        with _threads(self.n_threads) as pool:
-            while True:
-                # No thread waits for the next; and few are begun after one that fails, or is not wanted any more.
-                for number, argument in islice(left, 2 * self.n_threads - len(running)):
-                    running[pool.submit(copy_context().run, task, shared, argument)] = number
-                if not running:
+        waiting, done = deque(enumerate(arguments)), SimpleQueue[tuple[int, Any, BaseException | None]]()
+
+        def work() -> None:
+            while waiting:
+                try:
+                    number, argument = waiting.popleft()
+                except IndexError:  # another thread has the last
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
+                try:
+                    done.put((number, task(shared, argument), None))
+                except BaseException as error:
+                    waiting.clear()
+                    done.put((number, None, error))
+
+        with _threads(self.n_threads) as pool:
+            try:
+                for _ in range(self.n_threads):
+                    pool.submit(copy_context().run, work)
+                for _ in arguments:
+                    number, value, error = done.get()
+                    if error is not None:
+                        raise error
+                    yield number, value
+            finally:
+                waiting.clear()
 
     def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.

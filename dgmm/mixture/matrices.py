@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
 
@@ -26,15 +27,13 @@ def _diagonal(d: int) -> NDArray[np.intp]:
 
 
 def _factor(covariance: Array, component: int) -> Array:
-    d, variances = len(covariance), np.diagonal(covariance)
-    try:
-        lower = cholesky(covariance, lower=True)
-        if not variances.min() > LEAST_VARIANCE:
-            raise LinAlgError
-    except (LinAlgError, ValueError):
+    # LAPACK itself: what `scipy.linalg` does around it takes longer where there are few features.
+    lower, failed = dpotrf(covariance, lower=True)
+    variances = np.diagonal(covariance)
+    if failed or not variances.min() > LEAST_VARIANCE or not np.isfinite(lower).all():
         feature = int(np.argmin(np.where(np.isfinite(variances), variances, -np.inf)))
-        raise ill_defined(component, f"feature {feature} has the smallest variance in it") from None
-    upper: Array = solve_triangular(lower, np.eye(d), lower=True).T
+        raise ill_defined(component, f"feature {feature} has the smallest variance in it")
+    upper: Array = dtrtri(lower, lower=True)[0].T
     return upper
 
 
