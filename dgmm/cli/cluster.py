@@ -17,7 +17,9 @@ from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
 from dgmm.clusters.start import client_of, describe
 from dgmm.data.source import Source
+from dgmm.engine.keeping import Keeping
 from dgmm.engine.memory import Held, check_plan, fit_plan
+from dgmm.engine.scheduler import Process
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
 
@@ -63,11 +65,18 @@ def check(
         source, _ = mixture._open(reading.open(data))
         plan = _plan(mixture, source)
         planned = check_plan(None, plan, source)
-        facts |= {"data": data, "planned_bytes": planned}
+        kept = _kept_by_worker(described, mixture, source, planned)
+        facts |= {"data": data, "planned_bytes": planned, "kept_bytes": kept}
         lines.append(
             f"needed for {source.n_rows:,} x {source.n_features} rows of {data}, {n_components} components "
             f"({covariance_type}): {format_bytes(planned)}"
         )
+        if kept:
+            size = source.n_rows * source.n_features * source.dtype.itemsize
+            lines.append(
+                f"a worker keeps up to {format_bytes(kept)} of the data between passes, which are "
+                f"{format_bytes(size)} once decoded"
+            )
         show(facts, "\n".join(lines), as_json=as_json)
         check_plan(available, plan, source)
 
@@ -77,6 +86,16 @@ def _memory_per_thread(described: Cluster) -> int | None:
     if not isinstance(workers, Processes) or workers.memory is None:
         return None
     return workers.memory // workers.threads
+
+
+def _kept_by_worker(described: Cluster, mixture: GaussianMixture, source: Source, planned: int) -> int:
+    """Bytes of blocks that a worker keeps at most between passes."""
+    workers, (settings, _) = described.workers, mixture._settings(source)
+    if not (isinstance(workers, Processes) and source.worth_keeping) or source.n_rows <= settings.sample_rows(
+        source
+    ):
+        return 0
+    return Keeping(source).plan([Process(workers.threads, workers.memory)], planned)
 
 
 def _plan(mixture: GaussianMixture, source: Source) -> Callable[[Held], int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -147,10 +149,23 @@ def test_memory_against_the_need_of_data(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "memory of a worker thread: 4.00 GiB" in shown
     assert "needed for 1,000 x 3 rows of" in shown
+    assert "between passes" not in shown, "the sample has all of them"
     assert in_process(monkeypatch, *call, "--set", "workers.memory=100MiB") == 2
     assert "has 100.00 MiB a thread" in capsys.readouterr().err
     assert in_process(monkeypatch, *call, "--set", "workers.memory=1GiB", "--set", "workers.threads=9") == 2
     assert "has 113.78 MiB a thread" in capsys.readouterr().err
+
+
+def test_what_a_worker_keeps_between_passes(tmp_path, monkeypatch, capsys):
+    zarr.create_array(tmp_path / "x.zarr", data=np.ones((200_000, 3)), chunks=(50_000, 3))
+    call = ("cluster", "check", FILES / "slurm.yaml", tmp_path / "x.zarr", "-k", 2)
+    assert in_process(monkeypatch, *call) == 0
+    assert re.search(
+        r"keeps up to \d\.\d+ GiB of the data between passes, which are 4\.58 MiB", capsys.readouterr().out
+    )
+    with dask.config.set({"dgmm.kept-bytes": "1 MiB"}):
+        assert in_process(monkeypatch, *call, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept_bytes"] == 2**20
 
 
 @pytest.mark.parametrize(
