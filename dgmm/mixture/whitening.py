@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from dgmm.mixture.covariance_type import Array
-from dgmm.mixture.sweeps import part
+from dgmm.mixture.sweeps import long_vectors, part
 from dgmm.mixture.tiling import COMPILED_PRODUCT, STRIP, aligned, as_aligned
 
 
@@ -53,6 +53,7 @@ def absent() -> tuple[Array, ...]:
 @part()
 def log_joint(z: Array, strips: Array, offsets: Array, constants: Array, room: Array, joint: Array) -> None:
     """Fill log w_k N(z; mu_k, Sigma_k), (K, b), from rows (D, b) in the frame."""
+    long_vectors()
     d, b = z.shape
     k = constants.size
     for component in range(k):

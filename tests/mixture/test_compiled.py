@@ -12,6 +12,7 @@ import pytest
 from cases import TYPES, assert_close, mixture
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from llvmlite.binding import get_host_cpu_features
 
 from dgmm.engine.blas import one_blas_thread
 from dgmm.mixture import compiled, elementary, tiling
@@ -20,6 +21,7 @@ from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
 from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.sweeps import softmax
 from dgmm.mixture.tiling import COMPILED_PRODUCT, aligned, as_aligned, compiled_chunk, compiled_tile_rows
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
@@ -270,6 +272,15 @@ def test_the_kernels_arrays_begin_with_a_line_of_the_cache(shape, dtype):
         assert array.dtype == dtype
     assert aligned(shape, dtype).shape == values.shape
     assert np.array_equal(as_aligned(values.T, dtype), values.T)
+
+
+def test_its_loops_are_of_the_longest_vectors():
+    room = np.zeros((2, 64))
+    softmax(room, np.zeros(64), np.zeros(64), -700.0)
+    assert all('"prefer-vector-width"="512"' in code for code in softmax.inspect_llvm().values())
+    if "+avx512f" in get_host_cpu_features().flatten():
+        assert all("zmm" in assembly for assembly in softmax.inspect_asm().values())
+    assert np.array_equal(room, np.ones((2, 64)))
 
 
 def test_products_are_taken_unpacked_where_few_components_allow():
