@@ -40,6 +40,8 @@ WORKLOADS = {
 }
 # Threads of BLAS and OpenMP keep a core busy for some tenths of a second after their last work.
 SETTLING_SECONDS = 0.5
+# A fit has many iterations: a processor takes some milliseconds to reach its speed.
+ITERATING_SECONDS = 0.3
 
 
 def generate(n: int, d: int, k: int, kind: str, seed: int) -> tuple[np.ndarray, Parameters]:
@@ -127,7 +129,10 @@ def seconds(function: Callable[..., float], *arguments: object) -> tuple[float, 
 
 
 def onedal_seconds(iterations: Callable[[int], float] | None) -> float:
-    """Of one iteration, by the difference of three and one; NaN where there is none, or it failed on the data."""
+    """Of one iteration, by the difference of three and one; NaN where there is none, or it failed on the data.
+
+    With more, it ends before them where float32 does not show that the likelihood still grows.
+    """
     if iterations is None:
         return np.nan
     try:
@@ -157,6 +162,7 @@ def main() -> None:
             onedal = onedal_iterations(rows, truth, options.threads)
             times: tuple[list[float], list[float], list[float]] = ([], [], [])
             ours()
+            number = max(2, min(20, int(ITERATING_SECONDS / seconds(ours)[0])))
             for _ in range(options.repeats):
                 time.sleep(SETTLING_SECONDS)
                 with threadpool_limits(options.threads):
@@ -167,7 +173,7 @@ def main() -> None:
                 time.sleep(SETTLING_SECONDS)
                 with one_blas_thread(), dask.config.set(num_workers=options.threads):
                     ours()
-                    for _ in range(3):
+                    for _ in range(number):
                         spent, found = seconds(ours)
                         times[2].append(spent)
             a, b, c = map(statistics.median, times)
