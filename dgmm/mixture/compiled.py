@@ -145,7 +145,7 @@ def _kernel(rows: np.dtype[Any], dtype: np.dtype[Any]) -> Any:
         real[::1], real[:, ::1], real[:, ::1],
         double[:, ::1], double[:, ::1], types.boolean[::1],
     )  # fmt: skip
-    # The cache knows of changes in this file alone: touch it after one in the files that it imports.
+    # The cache knows the content of this file alone: after a change in what it imports, remove __pycache__/*.nbi.
     for cache_on_disk in (True, False):
         with contextlib.suppress(RuntimeError):  # of a machine without a folder to write to
             return numba.njit(signature, cache=cache_on_disk, fastmath={"contract"}, **OPTIONS)(_add_block)
