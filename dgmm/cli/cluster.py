@@ -91,11 +91,9 @@ def _memory_per_thread(described: Cluster) -> int | None:
 def _kept_by_worker(described: Cluster, mixture: GaussianMixture, source: Source, planned: int) -> int:
     """Bytes of blocks that a worker keeps at most between passes."""
     workers, (settings, _) = described.workers, mixture._settings(source)
-    if not (isinstance(workers, Processes) and source.worth_keeping) or source.n_rows <= settings.sample_rows(
-        source
-    ):
-        return 0
-    return Keeping(source).plan([Process(workers.threads, workers.memory)], planned)
+    if isinstance(workers, Processes) and source.worth_keeping and source.n_rows > settings.sample_rows(source):
+        return Keeping(source).plan([Process(workers.threads, workers.memory)], planned)
+    return 0
 
 
 def _plan(mixture: GaussianMixture, source: Source) -> Callable[[Held], int]:
