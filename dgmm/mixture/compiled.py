@@ -11,6 +11,8 @@ cached on disk); `dgmm.mixture.expectation` does so when there is enough to comp
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ import numba
 import numpy as np
 from numba import types
 
+from dgmm.mixture import elementary, sweeps, tiling, whitening
 from dgmm.mixture.components import LEAST_EXPONENT, Components
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.frame import Frame
@@ -145,7 +148,6 @@ def _kernel(rows: np.dtype[Any], dtype: np.dtype[Any]) -> Any:
         real[::1], real[:, ::1], real[:, ::1],
         double[:, ::1], double[:, ::1], types.boolean[::1],
     )  # fmt: skip
-    # The cache knows the content of this file alone: after a change in what it imports, remove __pycache__/*.nbi.
     for cache_on_disk in (True, False):
         with contextlib.suppress(RuntimeError):  # of a machine without a folder to write to
             return numba.njit(signature, cache=cache_on_disk, fastmath={"contract"}, **OPTIONS)(_add_block)
@@ -216,3 +218,8 @@ def _add_block(
             np.dot(weighted, z.T, scatter)
             add(scatter, total_scatter)
     return log_likelihood, weight
+
+
+# numba's cache knows functions by their names and the content of their own file: the name stands for the others.
+_SOURCES = "".join(map(inspect.getsource, (elementary, sweeps, tiling, whitening)))
+_add_block.__qualname__ += "_" + hashlib.sha256(_SOURCES.encode()).hexdigest()[:16]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -14,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llvmlite.binding import get_host_cpu_features
 
+import dgmm
 from dgmm.engine.blas import one_blas_thread
 from dgmm.mixture import compiled, elementary, tiling
 from dgmm.mixture.components import Components
@@ -296,6 +301,34 @@ def test_a_small_fit_does_not_import_the_compiler():
         "dgmm.GaussianMixture(2, random_state=0).fit(rows); sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_change_in_any_of_its_sources_is_compiled_anew(tmp_path):
+    package = tmp_path / "dgmm"
+    shutil.copytree(Path(dgmm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    script = (
+        "import numpy as np; from dgmm.mixture import compiled; double = np.dtype(np.float64);"
+        "stats = compiled._kernel(double, double).stats; print(len(stats.cache_misses))"
+    )
+
+    def compiled_anew():
+        places = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", script]
+        found = subprocess.run(command, env=places, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return int(found.stdout) > 0
+
+    assert compiled_anew()
+    assert not compiled_anew()
+    sources = [file for file in (package / "mixture").glob("*.py") if compiles(file) or file.stem == "tiling"]
+    assert len(sources) == 5
+    for source in sources:
+        source.write_text(source.read_text().replace('"""', '"""Changed. ', 1))
+        assert compiled_anew(), source.name
+
+
+def compiles(file):
+    return re.search(r"^import numba|^from numba|^@part", file.read_text(), re.MULTILINE) is not None
 
 
 # --- whitened rows in single precision -----------------------------------------------------------------------
