@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
@@ -32,6 +32,8 @@ class LocalScheduler(Scheduler):
     def __init__(self) -> None:
         self._serial = dask.config.get("scheduler", None) in _SERIAL
         self.n_threads = 1 if self._serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
+        # Kept from pass to pass: a thread begins to work some tenths of a millisecond after it is made (measured).
+        self._pool: ThreadPoolExecutor | None = None
 
     def compute(self, build: Build, on_rows: Callable[[int], None]) -> Any:
         graph = build("local", RowCount(on_rows))
@@ -60,17 +62,22 @@ class LocalScheduler(Scheduler):
                     waiting.clear()
                     done.put((number, None, error))
 
-        with _threads(self.n_threads) as pool:
-            try:
-                for _ in range(self.n_threads):
-                    pool.submit(copy_context().run, work)
-                for _ in arguments:
-                    number, value, error = done.get()
-                    if error is not None:
-                        raise error
-                    yield number, value
-            finally:
-                waiting.clear()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dgmm")
+        at_work = [self._pool.submit(copy_context().run, work) for _ in range(self.n_threads)]
+        try:
+            for _ in arguments:
+                number, value, error = done.get()
+                if error is not None:
+                    raise error
+                yield number, value
+        except BaseException as error:
+            waiting.clear()
+            if isinstance(error, (Exception, GeneratorExit)):
+                wait(at_work)
+            else:
+                self._pool = None  # which is not done yet
+            raise
 
     def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.

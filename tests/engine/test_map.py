@@ -121,6 +121,33 @@ def test_nothing_runs_any_more_once_the_map_is_over(tmp_path, how):
     assert "begun-8" not in begun
 
 
+def test_a_scheduler_keeps_its_threads_and_they_end_with_it():
+    with dask.config.set(scheduler="threads", num_workers=2):
+        scheduler = LocalScheduler()
+        idents = [ident for _ in range(3) for _, ident in scheduler.map(ident_of_thread, None, range(20))]
+        ours = [thread for thread in threading.enumerate() if thread.ident in set(idents)]
+    assert 1 <= len(ours) <= 2
+    del scheduler
+    for thread in ours:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def ident_of_thread(_shared, _number):
+    return threading.get_ident()
+
+
+def test_after_an_interrupt_a_scheduler_does_not_wait_for_what_still_runs(tmp_path):
+    with dask.config.set(scheduler="threads", num_workers=2):
+        scheduler = LocalScheduler()
+        values = scheduler.map(wait_for, str(tmp_path), range(TASKS))
+        assert next(values) == (0, 0)
+        with pytest.raises(KeyboardInterrupt):
+            values.throw(KeyboardInterrupt)
+        assert dict(scheduler.map(add, 10, range(20))) == {i: 10 + i for i in range(20)}
+        (tmp_path / "go").touch()
+
+
 def fail_or_outlast(folder, number):
     """The first task ends once the second has begun; the second, when the first is long over."""
     folder = Path(folder)
