@@ -48,7 +48,8 @@ class GaussianMixture(FittedMixture):
     max_passes : int or None, default=None
         Passes over all rows at most, the scan among them.
     accelerate : bool, default=False
-        Extrapolate the iterations on all rows where EM crawls (Anderson's method, guarded by the log-likelihood).
+        Extrapolate where EM crawls (Anderson's method, or longer steps, guarded by the log-likelihood), on all
+        rows and before it on the sample.
     n_init : int, default=1
         Starts tried on the sample, the worse half of them dropped again and again; the best is improved by
         split-and-merge moves, and goes on.

@@ -95,10 +95,8 @@ class Fit:
 
     def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
         settings = self._settings
-        em = replace(
-            sampled.em(settings.tol, settings.full_iterations(sampled.scan.n_passes)),
-            accelerate=settings.accelerate,
-        )
+        iterations = settings.full_iterations(sampled.scan.n_passes)
+        em = sampled.em(settings.tol, iterations, accelerate=settings.accelerate)
         members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
         self._outcome = best_of(finalists)
         for runs in shared_passes(self._passes, members):

@@ -80,7 +80,8 @@ def _acceleration_header(memory: Acceleration | None) -> dict[str, Any] | None:
         return None
     # JSON has no infinity.
     least = None if np.isneginf(memory.least) else memory.least
-    return {"rate": memory.rate, "least": least, "succeeded": memory.succeeded, "over": memory.over}
+    plain = ("rate", "succeeded", "stretching", "reach", "over")
+    return {"least": least, **{name: getattr(memory, name) for name in plain}}
 
 
 def _acceleration_arrays(memory: Acceleration | None) -> dict[str, NDArray[Any]]:
@@ -110,6 +111,8 @@ def _unpack_acceleration(
         least=-np.inf if header["least"] is None else header["least"],
         succeeded=header["succeeded"],
         over=header["over"],
+        # The first checkpoints had no longer steps.
+        **{name: header[name] for name in ("stretching", "reach") if name in header},
     )
 
 

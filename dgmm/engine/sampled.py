@@ -95,12 +95,15 @@ class Climb:
     tol : float
     above : float
         A log-likelihood that the run has to reach; where it does not seem to, it is given up.
+    accelerate : bool
+        As the settings have it; runs that are only compared are plain EM.
     """
 
     run: Run | int
     iterations: int
     tol: float
     above: float = -np.inf
+    accelerate: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,9 +161,9 @@ class Sampled:
         msg = f"only {present} rows have a positive weight, for {k} components; use fewer"
         raise InvalidWeights(msg)
 
-    def em(self, tol: float, max_iter: int) -> EM:
+    def em(self, tol: float, max_iter: int, *, accelerate: bool) -> EM:
         """The iteration."""
-        return EM(self.scan.frame, self.ridge, tol, max_iter)
+        return EM(self.scan.frame, self.ridge, tol, max_iter, accelerate)
 
     def e_step(self, parameters: Parameters, dtype: np.dtype[np.floating]) -> EStep:
         """The E-step on the sample."""
@@ -244,7 +247,7 @@ def climb(sampled: Sampled, request: Climb) -> Run:
     """
     run = Run(sampled.begin(request.run)) if isinstance(request.run, int) else request.run
     state, trace = run.state, run.trace
-    em = sampled.em(request.tol, request.iterations)
+    em = sampled.em(request.tol, request.iterations, accelerate=request.accelerate)
     try:
         for state, step in timed(em.iterate(run.state, sampled.statistics)):
             trace = (*trace, step)

@@ -78,7 +78,10 @@ class Search:
             for index, run in finalists.items():
                 finalists[index] = yield from self._move(index, run)
         tol = settings.tol if self._sampled.scan.complete else max(settings.tol, _FINE_TOL)
-        last = {f"last-{i:04d}": Climb(run, settings.max_iter, tol) for i, run in finalists.items()}
+        climbs = {
+            i: Climb(run, settings.max_iter, tol, accelerate=settings.accelerate) for i, run in finalists.items()
+        }
+        last = {f"last-{i:04d}": request for i, request in climbs.items()}
         finalists = dict(zip(finalists, (yield from self._climb(last)).values(), strict=True))
         self.best = sorted(finalists.values(), key=lambda run: run.rank, reverse=True)
 
@@ -165,4 +168,4 @@ class Search:
 def ended(run: Run, iterations: int, tol: float) -> bool:
     """Whether a run came as far as it is to go."""
     state = run.state
-    return bool(run.failed) or state.n_iter >= iterations or converged(state.history, tol)
+    return bool(run.failed) or state.n_iter >= iterations or state.converged(tol)

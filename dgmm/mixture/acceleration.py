@@ -6,6 +6,10 @@ G, and adds that residual (Anderson 1965, J. ACM 12; for EM: Henderson & Varadha
 28). Here it is applied periodically (Banerjee, Suryanarayana & Pask 2016, Chem. Phys. Lett. 647), with plain steps
 in between: they say at which rate EM converges, which decides when to extrapolate and when to stop.
 
+Where EM leaves a saddle its steps grow, and Anderson's method leads back to it. Where its result is worse than a
+plain step, or EM speeds up, a longer step in EM's own direction takes its place (over-relaxed EM: Redner & Walker
+1984, SIAM Rev. 26; Salakhutdinov & Roweis 2003, ICML), twice as long each time, until that fails.
+
 The vector x holds log-weights, means and covariances, these as logarithms of standard deviations or as Cholesky
 factors with a logarithmic diagonal (Pinheiro & Bates 1996, Stat. Comput. 6): every vector is a mixture. Lengths
 are measured by the information of the complete data, in which the rates of EM are eigenvalues of a symmetric
@@ -32,6 +36,9 @@ _PERIOD = 3
 _WORTHWHILE = 4
 # A rate is underestimated before it is reached: extrapolation goes on until what is left is this far below tol.
 _SAFETY = 0.1
+# A longer step is worth so many plain ones at first; it may become that much longer; where less would not do, EM
+# stays plain.
+_FIRST_REACH, _GREATEST_REACH, _LEAST_REACH = 8.0, 1e4, 2.0
 # Directions this much shorter than the longest are rounding.
 _NEGLIGIBLE = 1e-8
 
@@ -54,8 +61,12 @@ class Acceleration:
         The mean log-likelihood that a plain step instead of `trial` is expected to have.
     succeeded : bool
         A trial was kept: the points are not those of plain EM.
+    stretching : bool
+        `trial`, or else the next one, is a longer step in EM's own direction.
+    reach : float
+        Plain steps that this is worth.
     over : bool
-        A trial failed: from there on EM is plain.
+        Trials failed: from there on EM is plain.
     """
 
     run: tuple[float, ...] = ()
@@ -65,6 +76,8 @@ class Acceleration:
     trial: Parameters | None = None
     least: float = -np.inf
     succeeded: bool = False
+    stretching: bool = False
+    reach: float = _FIRST_REACH
     over: bool = False
 
     def converged(self, tol: float) -> bool:
@@ -81,8 +94,17 @@ class Acceleration:
         """Whether `trial`, if there is one, is worse than a plain step."""
         return self.trial is not None and not log_likelihood >= self.least
 
-    def stopped(self) -> Acceleration:
-        """Plain EM from here on, as if the trial had never been."""
+    def rejected(self) -> Acceleration:
+        """As if the trial had never been; the next one is of the other kind, a longer step reaches less far."""
+        if not self.stretching:
+            return replace(self, trial=None, least=-np.inf, stretching=True)
+        reach = self.reach / 4
+        if reach < _LEAST_REACH:
+            return self._stopped()
+        return replace(self, trial=None, least=-np.inf, stretching=False, reach=reach)
+
+    def _stopped(self) -> Acceleration:
+        """Plain EM from here on."""
         return Acceleration(self.run, rate=self.rate, succeeded=self.succeeded, over=True)
 
     @property
@@ -109,9 +131,9 @@ class Acceleration:
         try:
             point, end = flatten(at), flatten(image)
         except np.linalg.LinAlgError:
-            return replace(self, run=run).stopped()
+            return replace(self, run=run)._stopped()
         if not (np.isfinite(point).all() and np.isfinite(end).all()):
-            return replace(self, run=run).stopped()
+            return replace(self, run=run)._stopped()
         residual = end - point
         rate = self.rate
         if extrapolated:
@@ -126,6 +148,7 @@ class Acceleration:
             trial=None,
             least=-np.inf,
             succeeded=self.succeeded or extrapolated,
+            reach=min(2 * self.reach, _GREATEST_REACH) if extrapolated and self.stretching else self.reach,
         )
         return following._extrapolated(at, tol)
 
@@ -136,10 +159,15 @@ class Acceleration:
         previous, gain = np.diff(self.run[-3:])
         if previous <= 0 or gain <= 0 or self._remaining < _SAFETY * tol:
             return self
-        trial = unflatten(anderson(self.points, self.residuals, at), at)
+        following = replace(self, stretching=self.stretching or bool(gain >= previous))
+        if following.stretching:
+            vector = self.points[-1] + self.reach * self.residuals[-1]
+        else:
+            vector = anderson(self.points, self.residuals, at)
+        trial = unflatten(vector, at)
         if not _proper(trial):
-            return self.stopped()
-        return replace(self, trial=trial, least=float(self.run[-1] + gain * gain / previous))
+            return following.rejected()
+        return replace(following, trial=trial, least=float(self.run[-1] + gain * gain / previous))
 
 
 def anderson(points: Array, residuals: Array, at: Parameters) -> Array:

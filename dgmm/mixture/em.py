@@ -99,7 +99,7 @@ class EM:
         gained = statistics.mean_log_likelihood - self.frame.log_volume
         memory = state.acceleration
         if memory is not None and memory.rejects(gained):
-            return EMState(state.parameters, (*state.history, state.log_likelihood), memory.stopped())
+            return EMState(state.parameters, (*state.history, state.log_likelihood), memory.rejected())
         if not np.isfinite(gained):
             msg = (
                 f"the log-likelihood became {gained} in iteration {state.n_iter + 1}: the data hold values "

@@ -1,10 +1,11 @@
-"""Accelerated EM: as good as plain EM, the same bits from any state, and at most one pass lost where it fails."""
+"""Accelerated EM: as good as plain EM, the same bits from any state, and few passes lost where it fails."""
 
 from __future__ import annotations
 
 import pickle
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_it_saves_passes_where_em_crawls():
             plain, fast = (states[-1].history for states in runs(name, seed))
             reached = np.array(fast) >= plain[-1] - TOL
             fractions.append((reached.argmax() + 1) / len(plain))
-    assert np.median(fractions) < 0.8
+    assert np.median(fractions) < 0.4
 
 
 @all_types
@@ -168,7 +169,7 @@ def test_unaccelerated_em_keeps_no_memory(name):
 
 @pytest.mark.parametrize("found", ["low", "minus infinity", "nan"])
 @all_types
-def test_a_rejected_trial_costs_one_pass_and_nothing_else(name, found):
+def test_rejected_trials_are_few_and_cost_a_pass_each_and_nothing_else(name, found):
     p = problem(name, 1)
     plain = runs(name, 1)[0]
     trials = []
@@ -183,13 +184,27 @@ def test_a_rejected_trial_costs_one_pass_and_nothing_else(name, found):
         return replace(statistics, log_likelihood=value)
 
     fast = p.states(p.fast, e_pass=e_pass)
-    assert len(trials) == 1
-    at = first_trial(fast)
-    assert len(fast) == len(plain) + 1
-    assert [state.parameters.means.tobytes() for state in fast] == [
-        state.parameters.means.tobytes() for state in (*plain[: at + 1], *plain[at:])
-    ]
-    assert fast[-1].history == (*plain[at].history, *plain[-1].history[at:])
+    assert 1 <= len(trials) <= 4
+    judged = [before.acceleration.trial is not None for before in fast[:-1]]
+    assert sum(judged) == len(trials)
+    kept = [fast[0], *(state for state, rejected in zip(fast[1:], judged, strict=True) if not rejected)]
+    assert [s.parameters.means.tobytes() for s in kept] == [s.parameters.means.tobytes() for s in plain]
+    assert [s.log_likelihood for s in kept] == [s.log_likelihood for s in plain]
+    assert fast[-1].acceleration.over == (len(trials) == 4)
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
+def test_longer_steps_take_over_where_anderson_s_method_leads_back(name):
+    p = Problem(name, 2)
+    plain, fast = p.states(p.plain), p.states(p.fast)
+    kept = [0, 0]
+    for before, after in pairwise(fast):
+        tried = before.acceleration
+        if tried.trial is not None and after.parameters is not before.parameters:
+            kept[tried.stretching] += 1
+    assert min(kept) > 3
+    assert fast[-1].log_likelihood > plain[-1].log_likelihood - TOL
+    assert len(fast) < len(plain) / 2
 
 
 @all_types
