@@ -47,7 +47,7 @@ class GaussianMixture(FittedMixture):
         Iterations on the sample for each run, and then on all rows.
     max_passes : int or None, default=None
         Passes over all rows at most, the scan among them.
-    accelerate : bool, default=False
+    accelerate : bool, default=True
         Extrapolate where EM crawls (Anderson's method, or longer steps, guarded by the log-likelihood), on all
         rows and before it on the sample.
     n_init : int, default=1
@@ -121,7 +121,7 @@ class GaussianMixture(FittedMixture):
         standardize: bool = False,
         max_iter: int = 1000,
         max_passes: int | None = None,
-        accelerate: bool = False,
+        accelerate: bool = True,
         n_init: int = 1,
         n_finalists: int = 1,
         init_params: str = "mixed",
@@ -202,14 +202,14 @@ class GaussianMixture(FittedMixture):
             checkpoint=checkpoint,
             observer=observer,
         )
-        # EM that is asked for one iteration at a time converges as it would in one go; accelerated iterations
-        # are not EM's.
-        earlier = () if self.accelerate else self._path(source)
-        path = (*earlier, *model.history)[-LONGEST_RUN:]
+        # EM that is asked for one iteration at a time converges as it would in one go.
+        state = outcome.run.state
+        earlier = () if state.extrapolated else self._path(source)
+        path = (*earlier, *state.path)[-LONGEST_RUN:]
         if earlier and converged(path, self.tol):
             model = replace(model, converged=True)
         self._take(model, X, source)
-        self._log_likelihoods = () if self.accelerate else path
+        self._log_likelihoods = path
         for caution in outcome.run.cautions():
             warnings.warn(caution, CollapsedComponentWarning, stacklevel=2)
         if not model.converged and self.max_iter > 0:

@@ -179,7 +179,7 @@ def prepare(
     """Check everything that takes no pass to check, and open the data; whether the seed is given comes last."""
     candidates = _candidates(n_components, covariance_types)
     held_out = _held_out(criterion, holdout)
-    template = GaussianMixture(max(k for k, _ in candidates), **_known(settings))
+    template = GaussianMixture(max(k for k, _ in candidates), accelerate=False, **_known(settings))
     source, weights = template._open(X, sample_weight)
     base, seed_is_given = template._settings(source)
     return source, weights, Contest(base, candidates, criterion, held_out), seed_is_given

@@ -353,7 +353,7 @@ def run_again(text: str, name: Path, monkeypatch) -> None:
     "options",
     [
         "-k 3",  # the seed is drawn
-        "-k 2 --covariance-type tied --n-init 2 --n-finalists 2 --accelerate --tol 1e-4 --sample-size 700",
+        "-k 2 --covariance-type tied --n-init 2 --n-finalists 2 --no-accelerate --tol 1e-4 --sample-size 700",
         "-k 2 --weights w.zarr --reg-covar 0.001 --reg-relative 0.01 --init-params kmeans --max-passes 40",
         "-k 2 --missing drop --max-iter 200 --standardize --covariance-type spherical",
     ],

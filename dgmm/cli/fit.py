@@ -34,7 +34,10 @@ from dgmm.mixture.covariance import COVARIANCE_TYPES
     help="Number of Gaussians.",
 )  # fmt: skip
 @setting("--covariance-type", "covariance_type", "Shape.", type=click.Choice(list(COVARIANCE_TYPES)))
-@click.option("--accelerate", is_flag=True, help="Extrapolate where EM crawls.")
+@click.option(
+    "--accelerate/--no-accelerate", default=DEFAULTS["accelerate"], show_default=True,
+    help="Extrapolate where EM crawls.",
+)  # fmt: skip
 @setting("--n-finalists", "n_finalists", "Best starts that go on to all rows.", type=click.IntRange(min=1))
 @fit_options
 @reading_options

@@ -96,7 +96,7 @@ class Fit:
     def _full_passes(self, sampled: Sampled, finalists: Mapping[str, Run]) -> Iterator[Event]:
         settings = self._settings
         iterations = settings.full_iterations(sampled.scan.n_passes)
-        em = sampled.em(settings.tol, iterations, accelerate=settings.accelerate)
+        em = sampled.em(settings.tol, iterations, settings.accelerate)
         members = {name: Member(em, sampled.scan.radius_squared, run) for name, run in finalists.items()}
         self._outcome = best_of(finalists)
         for runs in shared_passes(self._passes, members):

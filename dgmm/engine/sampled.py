@@ -161,7 +161,7 @@ class Sampled:
         msg = f"only {present} rows have a positive weight, for {k} components; use fewer"
         raise InvalidWeights(msg)
 
-    def em(self, tol: float, max_iter: int, *, accelerate: bool) -> EM:
+    def em(self, tol: float, max_iter: int, accelerate: bool) -> EM:
         """The iteration."""
         return EM(self.scan.frame, self.ridge, tol, max_iter, accelerate)
 
@@ -247,7 +247,7 @@ def climb(sampled: Sampled, request: Climb) -> Run:
     """
     run = Run(sampled.begin(request.run)) if isinstance(request.run, int) else request.run
     state, trace = run.state, run.trace
-    em = sampled.em(request.tol, request.iterations, accelerate=request.accelerate)
+    em = sampled.em(request.tol, request.iterations, request.accelerate)
     try:
         for state, step in timed(em.iterate(run.state, sampled.statistics)):
             trace = (*trace, step)

@@ -165,7 +165,7 @@ class Selection:
         for name, run in finalists.items():
             settings = self._contest.of(name)
             sampled = Sampled.of(self.scan, settings)
-            em = sampled.em(settings.tol, settings.full_iterations(self.scan.n_passes), accelerate=False)
+            em = sampled.em(settings.tol, settings.full_iterations(self.scan.n_passes), settings.accelerate)
             members[name] = Member(em, sampled.scan.radius_squared, run)
         for runs in shared_passes(self._passes, members, self._beaten):
             self.progress = replace(self.progress, finalists=runs, judged=None)

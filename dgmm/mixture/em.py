@@ -48,6 +48,16 @@ class EMState:
         return self.history[-1] if self.history else -np.inf
 
     @property
+    def path(self) -> tuple[float, ...]:
+        """The last values of `history` that plain steps lead through, one by one."""
+        return self.history if self.acceleration is None else self.acceleration.run
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether an extrapolation is behind it."""
+        return self.acceleration is not None and self.acceleration.succeeded
+
+    @property
     def at(self) -> Parameters:
         """Where the next E-step has to be: `parameters`, or an extrapolation of them."""
         trial = None if self.acceleration is None else self.acceleration.trial

@@ -86,8 +86,9 @@ def _lines(words: Sequence[str]) -> str:
 def _flags(named: Mapping[str, Any]) -> Iterator[str]:
     """Parameters as options of the command line."""
     for name, value in named.items():
-        yield "--feature-dim" if name == "feature_dims" else "--" + name.replace("_", "-")
-        if value is not True:
+        option = "feature-dim" if name == "feature_dims" else name.replace("_", "-")
+        yield f"--no-{option}" if value is False else f"--{option}"
+        if not isinstance(value, bool):
             yield ",".join(value) if isinstance(value, list) else str(value)
 
 
