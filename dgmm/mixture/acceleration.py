@@ -28,8 +28,9 @@ from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.criteria import LONGEST_RUN, converged
 from dgmm.mixture.parameters import Parameters
 
-# Differences of points that are combined.
-_MEMORY = 5
+# Differences of points that are combined; fewer where the points have more values than this, as each checkpoint
+# holds them.
+_MEMORY, _MOST_VALUES = 5, 1 << 22
 # Likelihoods of plain steps between two extrapolations: two gains, hence one ratio.
 _PERIOD = 3
 # EM that would be done in so many steps is left alone.
@@ -52,7 +53,7 @@ class Acceleration:
     run : tuple of float
         Mean log-likelihoods of the last plain steps, since the last extrapolation.
     points, residuals : ndarray (n, P)
-        The last parameters x that were kept, and G(x) - x, as vectors.
+        The last parameters x that were kept since EM crawls, and G(x) - x, as vectors.
     rate : float
         Greatest ratio of successive gains that EM was seen to have since it crawls; 0 before.
     trial : Parameters or None
@@ -126,7 +127,8 @@ class Acceleration:
         """
         extrapolated = self.trial is not None
         run = (log_likelihood,) if extrapolated else (*self.run, log_likelihood)[-LONGEST_RUN:]
-        if self.over:
+        rate = max(self.rate, _rate_of(run)) if self.rate else _crawl(run, tol)
+        if self.over or not rate:
             return replace(self, run=run)
         try:
             point, end = flatten(at), flatten(image)
@@ -135,7 +137,6 @@ class Acceleration:
         if not (np.isfinite(point).all() and np.isfinite(end).all()):
             return replace(self, run=run)._stopped()
         residual = end - point
-        rate = self.rate
         if extrapolated:
             step, change = whiten(np.stack([point - self.points[-1], residual - self.residuals[-1]]), at)
             rate = max(rate, _rate_along(step, change))
@@ -144,7 +145,7 @@ class Acceleration:
             run=run,
             points=_appended(self.points, point),
             residuals=_appended(self.residuals, residual),
-            rate=max(rate, _rate_of(run)) if rate else _crawl(run, tol),
+            rate=rate,
             trial=None,
             least=-np.inf,
             succeeded=self.succeeded or extrapolated,
@@ -154,7 +155,7 @@ class Acceleration:
 
     def _extrapolated(self, at: Parameters, tol: float) -> Acceleration:
         """With a trial, if it is time for one."""
-        if self.rate == 0 or len(self.run) < _PERIOD or converged(self.run[-2:], tol):
+        if min(len(self.run), len(self.points)) < _PERIOD or converged(self.run[-2:], tol):
             return self
         previous, gain = np.diff(self.run[-3:])
         if previous <= 0 or gain <= 0 or self._remaining < _SAFETY * tol:
@@ -268,7 +269,8 @@ def _proper(parameters: Parameters) -> bool:
 
 def _appended(vectors: Array, vector: Array) -> Array:
     """With one vector more, of which the last few are kept."""
-    return np.concatenate([vectors, vector[None]])[-_MEMORY - 1 :] if len(vectors) else vector[None]
+    kept = min(_MEMORY + 1, max(_PERIOD, _MOST_VALUES // len(vector)))
+    return np.concatenate([vectors, vector[None]])[-kept:] if len(vectors) else vector[None]
 
 
 def _rate_of(run: Sequence[float]) -> float:

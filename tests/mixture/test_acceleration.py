@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cases import TYPES, assert_close, assert_same_mixture, mixture
 
+from dgmm.mixture import acceleration
 from dgmm.mixture.acceleration import Acceleration, anderson, flatten, unflatten, whiten
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import COVARIANCE_TYPES
@@ -160,6 +161,18 @@ def test_em_that_does_not_crawl_is_left_alone(name):
     p.start = EMState(truth)
     plain, fast = (p.states(em) for em in (p.plain, p.fast))
     assert [bits(state) for state in plain] == [bits(state) for state in fast]
+    assert not fast[-1].acceleration.points.size
+
+
+@all_types
+def test_few_large_points_are_remembered(name, monkeypatch):
+    p = problem(name, 0)
+    counts = {len(state.acceleration.points) for state in runs(name, 0)[1]}
+    assert counts == {*range(max(counts) + 1)} == {*range(7)}
+    monkeypatch.setattr(acceleration, "_MOST_VALUES", 1)
+    fast = p.states(p.fast)
+    assert {len(state.acceleration.points) for state in fast} == {0, 1, 2, 3}
+    assert fast[-1].log_likelihood > runs(name, 0)[0][-1].log_likelihood - TOL
 
 
 @all_types
@@ -247,6 +260,6 @@ def test_it_does_not_stop_at_an_extrapolation(name):
 def test_where_there_is_no_vector_em_stays_plain():
     p = problem("full", 0)
     empty = replace(p.start.parameters, weights=np.array([0.5, 0.5, 0.0, 0.0]))
-    assert Acceleration().after(empty, empty, -1.0, TOL).over
+    assert Acceleration(rate=0.9).after(empty, empty, -1.0, TOL).over
     flat = replace(p.start.parameters, covariances=np.zeros_like(p.start.parameters.covariances))
-    assert Acceleration().after(flat, flat, -1.0, TOL).over
+    assert Acceleration(rate=0.9).after(flat, flat, -1.0, TOL).over
