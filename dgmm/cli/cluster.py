@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from dgmm.cli.table import show
 from dgmm.clusters.config import load_cluster, parse_setting
 from dgmm.clusters.schema import Cluster, Processes
 from dgmm.clusters.start import client_of, describe
-from dgmm.data.source import Source
 from dgmm.engine.keeping import Keeping
-from dgmm.engine.memory import Held, check_plan, fit_plan
+from dgmm.engine.memory import check_plan, fit_plan
 from dgmm.engine.scheduler import Process
 from dgmm.estimator import GaussianMixture
 from dgmm.mixture.covariance import COVARIANCE_TYPES
@@ -63,9 +62,13 @@ def check(
     else:
         mixture = GaussianMixture(n_components, covariance_type=covariance_type)
         source, _ = mixture._open(reading.open(data))
-        plan = _plan(mixture, source)
+        of_fit, _ = mixture._settings(source)
+        sample_rows = of_fit.sample_rows(source)
+        plan = fit_plan(source, None, [(of_fit.n_components, of_fit.covariance)], sample_rows)
         planned = check_plan(None, plan, source)
-        kept = _kept_by_worker(described, mixture, source, planned)
+        workers, kept = described.workers, 0
+        if isinstance(workers, Processes):
+            kept = Keeping(source).plan([Process(workers.threads, workers.memory)], planned, sample_rows)
         facts |= {"data": data, "planned_bytes": planned, "kept_bytes": kept}
         lines.append(
             f"needed for {source.n_rows:,} x {source.n_features} rows of {data}, {n_components} components "
@@ -86,20 +89,6 @@ def _memory_per_thread(described: Cluster) -> int | None:
     if not isinstance(workers, Processes) or workers.memory is None:
         return None
     return workers.memory // workers.threads
-
-
-def _kept_by_worker(described: Cluster, mixture: GaussianMixture, source: Source, planned: int) -> int:
-    """Bytes of blocks that a worker keeps at most between passes."""
-    workers, (settings, _) = described.workers, mixture._settings(source)
-    if isinstance(workers, Processes) and source.worth_keeping and source.n_rows > settings.sample_rows(source):
-        return Keeping(source).plan([Process(workers.threads, workers.memory)], planned)
-    return 0
-
-
-def _plan(mixture: GaussianMixture, source: Source) -> Callable[[Held], int]:
-    settings, _ = mixture._settings(source)
-    mixtures = [(settings.n_components, settings.covariance)]
-    return fit_plan(source, None, mixtures, settings.sample_rows(source))
 
 
 @cluster.command()

@@ -54,7 +54,7 @@ class Keeping:
         self._numbers: dict[str, int] = {}
         self._longest = 0
 
-    def plan(self, processes: Sequence[Process], per_thread: int) -> int:
+    def plan(self, processes: Sequence[Process], per_thread: int, sample_rows: int) -> int:
         """Decide how much is kept.
 
         Parameters
@@ -62,18 +62,23 @@ class Keeping:
         processes : sequence of Process
         per_thread : int
             Bytes that the work of a thread needs.
+        sample_rows : int
+            Rows of the sample: where that is all of them, no second pass needs any.
 
         Returns
         -------
         int
-            Bytes of blocks that all processes together may keep.
+            Bytes of blocks that all processes together may keep; 0 where the data are not worth it.
         """
         self._forget()
+        if self._source.n_rows <= sample_rows:
+            self._most = self._ceiling = 0
+            return 0
         most = min((keepable_bytes(*process, per_thread) for process in processes), default=0)
         limit = dask.config.get("dgmm.kept-bytes", None)
         self._most = most if limit is None else min(most, parse_bytes(limit))
         self._ceiling = int(KEPT_SHARE * min((process.memory or 0 for process in processes), default=0))
-        return self._most * len(processes)
+        return self._most * len(processes) if self._source.worth_keeping else 0
 
     def kept(self, source: Source, received: BlockInput) -> BlockInput:
         """What a leaf receives of rows or weights, kept if that is worth it."""

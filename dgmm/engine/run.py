@@ -207,9 +207,9 @@ def _compute(
         plan = fit_plan(source, weights, mixtures, sample_rows)
         planned = check_plan(available, plan, source)
         per_thread = plan(Held.of(source))
-        kept = keeping.plan(scheduler.processes(), per_thread) if source.n_rows > sample_rows else 0
+        kept = keeping.plan(scheduler.processes(), per_thread, sample_rows)
         size = source.n_rows * source.n_features * source.dtype.itemsize
-        observer.on_plan(Plan(planned, available, min(kept, size) if source.worth_keeping else 0, size))
+        observer.on_plan(Plan(planned, available, min(kept, size), size))
         check_readable(scheduler, source, weights)
         if directory is not None:
             warn_if_hidden(scheduler, directory)

@@ -78,6 +78,8 @@ class Components:
         For each dtype the squared radius up to which a tile may go through the two GEMMs.
     whitening_limit : float
         The same for whitened rows in float32, where they are to replace two GEMMs in float64; otherwise 0.
+    single : bool
+        Whether rows in float32 may be taken in single precision, one way or the other.
     """
 
     parameters: Parameters
@@ -89,11 +91,7 @@ class Components:
     dtype: np.dtype[np.floating]
     radius_limits: dict[np.dtype[np.floating], float]
     whitening_limit: float
-
-    @property
-    def single(self) -> bool:
-        """Whether rows in float32 may be taken in single precision."""
-        return self.dtype == _SINGLE or self.whitening_limit > 0
+    single: bool
 
     @property
     def centred_indices(self) -> list[int]:
@@ -151,6 +149,7 @@ class Components:
             guard.dtype,
             guard.limits,
             guard.whitening_limit,
+            guard.single,
         )
 
 

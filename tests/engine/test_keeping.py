@@ -218,7 +218,7 @@ def test_leaves_run_where_their_blocks_are(stored, client):
         source = open_source(stored)
         keeping = Keeping(source)
         passes = Passes(source, None, scheduler, keeping=keeping)
-        keeping.plan(scheduler.processes(), 1 << 20)
+        keeping.plan(scheduler.processes(), 1 << 20, 0)
         work = ScanWork(SamplingRule.for_rows(10, 0, N), hash_content=False)
         leaves = equal_runs(64, 4)
         (first,) = passes._graph(work, leaves, print, "1").dask.layers.values()
@@ -341,7 +341,7 @@ def test_what_is_kept_leaves_room_for_the_plan(stored, limit, threads):
     keeping, per_thread, source = Keeping(open_source(stored)), 100 << 20, open_source(stored)
     processes = [Process(threads, 4 << 30), Process(threads, 8 << 30)]
     with dask.config.set({"dgmm.kept-bytes": limit}):
-        total = keeping.plan(processes, per_thread)
+        total = keeping.plan(processes, per_thread, 0)
     keep = keeping.kept(source, source.block_input(0, 1)).keep
     assert total == 2 * keep.most
     assert keep.most + PROCESS_BYTES + threads * per_thread <= keep.ceiling <= KEPT_SHARE * (4 << 30)
@@ -351,7 +351,15 @@ def test_what_is_kept_leaves_room_for_the_plan(stored, limit, threads):
 @pytest.mark.parametrize("memory", [None, 0, 400 << 20])
 def test_where_little_is_left_or_nothing_is_known_nothing_is_kept(stored, memory):
     keeping, source = Keeping(open_source(stored)), open_source(stored)
-    assert keeping.plan([Process(1, 16 << 30), Process(1, memory)], 1 << 20) == 0
+    assert keeping.plan([Process(1, 16 << 30), Process(1, memory)], 1 << 20, 0) == 0
+    assert keeping.kept(source, source.block_input(0, 1)).keep is None
+
+
+def test_data_that_fit_the_sample_are_not_kept(stored):
+    keeping, source = Keeping(open_source(stored)), open_source(stored)
+    assert keeping.plan([Process(1, 16 << 30)], 1 << 20, source.n_rows - 1) > 0
+    assert keeping.kept(source, source.block_input(0, 1)).keep is not None
+    assert keeping.plan([Process(1, 16 << 30)], 1 << 20, source.n_rows) == 0
     assert keeping.kept(source, source.block_input(0, 1)).keep is None
 
 
@@ -370,7 +378,7 @@ def test_a_leaf_is_at_home_where_most_of_its_blocks_are(stored):
     assert [keeping.worth(blocks) for blocks in (1.0, 8.0, 31.0, 32.0)] == [1.0, 8.0, 8.0, 32.0]
     keeping.found([Home(0, 8 * CHUNK, "c", 1)], leaves)  # these were computed by another worker
     assert keeping.at_home(leaves, 2) == {(0, 4): "c", (4, 8): "c", (8, 16): "b"}
-    keeping.plan(LocalScheduler().processes(), 1)  # another cluster
+    keeping.plan(LocalScheduler().processes(), 1, 0)  # another cluster
     assert keeping.at_home(leaves, 2) == {}
 
 
