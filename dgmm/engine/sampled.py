@@ -170,7 +170,7 @@ class Sampled:
         return self._step(Components.prepare(parameters, dtype, self.scan.radius_squared))
 
     def _step(self, components: Components) -> EStep:
-        return EStep(components, self.scan.frame, len(self.scan.rows))
+        return EStep(components, self.scan.frame, self.scan.n_rows)
 
     def statistics(self, parameters: Parameters) -> SufficientStatistics:
         """Of the whole sample."""
