@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from passes import NAMES, Data, load
@@ -69,7 +69,7 @@ def compare(data: Data, settings: Settings, *, one_start: bool, most: int) -> tu
         return statistics
 
     def run(*, accelerate: bool) -> Found:
-        em = replace(sampled.em(settings.tol, most), accelerate=accelerate)
+        em = sampled.em(settings.tol, most, accelerate)
         *_, state = em.iterate(EMState(start), e_pass)
         final = e_pass(state.parameters).mean_log_likelihood - found.frame.log_volume
         return Found(state.history, float(final))
