@@ -51,7 +51,8 @@ def scheduler(folder: Path, **variables: str) -> Iterator[Scheduler]:
     with _started(
         "dask_scheduler", "--port", "0", "--scheduler-file", str(file), *_COMMON, **variables
     ) as process:
-        poll(file.exists, TIMEOUT, lambda: f"no scheduler: {process.poll()}")
+        # Dask makes the file first, and fills it then.
+        poll(lambda: file.exists() and file.read_text(), TIMEOUT, lambda: f"no scheduler: {process.poll()}")
         yield Scheduler(process, json.loads(file.read_text())["address"])
 
 
