@@ -89,6 +89,9 @@ class _Loop:
 
     n_threads = 1
 
+    def threads_each(self, n_tasks: int) -> int:
+        return 1
+
     def map(self, task: Callable[[Any, Any], Any], shared: Any, arguments: Sequence[Any]) -> Iterator[Any]:
         return ((i, task(shared, argument)) for i, argument in enumerate(arguments))
 
@@ -107,7 +110,7 @@ def foresee(found: Scan, argument: tuple[Settings, Parameters]) -> Foreseen:
     settings, parameters = argument
     sampled = Sampled.of(found, settings)
     density, entropy = np.empty(len(found.rows)), np.empty(len(found.rows))
-    for tile, log_density, r in sampled.e_step(parameters, np.dtype(np.float64)).posterior(found.rows):
+    for tile, log_density, r in sampled.e_step(parameters).posterior(found.rows):
         density[tile] = log_density
         entropy[tile] = entr(r).sum(axis=0)
     mean = float(np.average(entropy, weights=found.weights))

@@ -10,16 +10,20 @@ import numpy as np
 from scipy.special import entr
 
 from dgmm.data.source import Block
-from dgmm.engine.passes import BlockFunction, Rows
+from dgmm.engine.passes import BlockFunction, Passes, Rows
 from dgmm.engine.validity import check_finite, check_weights
 from dgmm.mixture.components import Components
+from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.expectation import EStep, Lockstep
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.precision import too_coarse
+from dgmm.mixture.statistics import SufficientStatistics
 from dgmm.mixture.together import Together
 
 # Covariances of no more bytes are prepared by each leaf, in less time than a worker needs to ask another for them.
 LIGHT_BYTES = 1 << 16
+_DOUBLE = np.dtype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,36 @@ class PreparedLockstep:
     def begin(self) -> BlockFunction:
         step = Lockstep(self.members, self._n_rows)
         return lambda block, weights: step(block.rows, weights)
+
+
+def e_steps(
+    passes: Passes, candidates: Sequence[Candidate], ridges: Sequence[Array], n_rows: int
+) -> list[SufficientStatistics]:
+    """What a pass finds of each mixture; another one in double precision for those that single was too coarse for.
+
+    Parameters
+    ----------
+    passes : Passes
+    candidates : sequence of Candidate
+    ridges : sequence of ndarray (D,)
+        Added to the variances of each.
+    n_rows : int
+        Rows of the data: many are worth compiling for.
+    """
+    dtype = passes.source.dtype
+    found = list(passes.run(LockstepWork(candidates, dtype, n_rows)).members)
+    if dtype == _DOUBLE:
+        return found
+    coarse = [
+        i
+        for i, (candidate, ridge) in enumerate(zip(candidates, ridges, strict=True))
+        if too_coarse(candidate.components(dtype), found[i], ridge, candidate.radius_squared)
+    ]
+    if coarse:
+        again = LockstepWork([candidates[i] for i in coarse], _DOUBLE, n_rows)
+        for i, statistics in zip(coarse, passes.run(again).members, strict=True):
+            found[i] = statistics
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from dgmm.engine.likelihood import Candidate, LockstepWork
+from dgmm.engine.likelihood import Candidate, e_steps
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Run
 from dgmm.engine.trace import Step
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.em import EM
-from dgmm.mixture.precision import too_coarse
-from dgmm.mixture.statistics import SufficientStatistics
-
-_DOUBLE = np.dtype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +71,9 @@ def shared_passes(
             return
         began = time.perf_counter()
         active = _sound(members, active)
-        found = _statistics(passes, [members[name] for name in active]) if active else []
+        candidates = [members[name].candidate for name in active]
+        ridges = [members[name].em.ridge for name in active]
+        found = e_steps(passes, candidates, ridges, passes.source.n_rows) if active else []
         for name, statistics in zip(active, found, strict=True):
             member = members[name]
             state = member.em.advance(member.run.state, statistics)
@@ -85,24 +81,6 @@ def shared_passes(
             run = replace(member.run, state=state, trace=(*member.run.trace, step))
             members[name] = replace(member, run=run)
         yield {name: member.run for name, member in members.items()}
-
-
-def _statistics(passes: Passes, members: Sequence[Member]) -> list[SufficientStatistics]:
-    """What a pass finds; another one in double precision for those that single precision was too coarse for."""
-    source, candidates = passes.source, [member.candidate for member in members]
-    found = list(passes.run(LockstepWork(candidates, source.dtype, source.n_rows)).members)
-    if source.dtype == _DOUBLE:
-        return found
-    coarse = [
-        i
-        for i, (member, candidate) in enumerate(zip(members, candidates, strict=True))
-        if too_coarse(candidate.components(source.dtype), found[i], member.em.ridge, member.radius_squared)
-    ]
-    if coarse:
-        again = LockstepWork([candidates[i] for i in coarse], _DOUBLE, source.n_rows)
-        for i, statistics in zip(coarse, passes.run(again).members, strict=True):
-            found[i] = statistics
-    return found
 
 
 def _sound(members: dict[str, Member], active: list[str]) -> list[str]:

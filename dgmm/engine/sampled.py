@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dgmm.data.numpy_array import NumpySource
+from dgmm.engine.likelihood import Candidate, e_steps
+from dgmm.engine.passes import Passes
 from dgmm.engine.scan import Scan
 from dgmm.engine.settings import Settings
+from dgmm.engine.threads import LocalScheduler
 from dgmm.engine.trace import Trace, timed
 from dgmm.errors import IllDefinedCovariance, InvalidData, InvalidWeights
 from dgmm.mixture.collapse import held_by_ridge, multiplicity, outlying, too_few_rows
@@ -22,7 +26,6 @@ from dgmm.mixture.initialization import kind_of_start, reseed, start
 from dgmm.mixture.maximization import EMPTY, ridge_in_frame
 from dgmm.mixture.merging import Merge, find_merges
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.precision import too_coarse
 from dgmm.mixture.splitting import Split, find_split
 from dgmm.mixture.statistics import SufficientStatistics
 
@@ -97,6 +100,8 @@ class Climb:
         A log-likelihood that the run has to reach; where it does not seem to, it is given up.
     accelerate : bool
         As the settings have it; runs that are only compared are plain EM.
+    threads : int
+        That it may use.
     """
 
     run: Run | int
@@ -104,6 +109,7 @@ class Climb:
     tol: float
     above: float = -np.inf
     accelerate: bool = False
+    threads: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,21 +171,21 @@ class Sampled:
         """The iteration."""
         return EM(self.scan.frame, self.ridge, tol, max_iter, accelerate)
 
-    def e_step(self, parameters: Parameters, dtype: np.dtype[np.floating]) -> EStep:
-        """The E-step on the sample."""
-        return self._step(Components.prepare(parameters, dtype, self.scan.radius_squared))
+    def e_pass(self, threads: int = 1) -> Callable[[Parameters], SufficientStatistics]:
+        """A pass over the sample, by so many threads of this process."""
+        found = self.scan
+        weights = None if found.weights is None else NumpySource(found.weights, column=True)
+        passes = Passes(NumpySource(found.rows, name="the sample"), weights, LocalScheduler(threads))
 
-    def _step(self, components: Components) -> EStep:
-        return EStep(components, self.scan.frame, self.scan.n_rows)
+        def statistics(parameters: Parameters) -> SufficientStatistics:
+            candidate = Candidate(parameters, found.frame, found.radius_squared)
+            return e_steps(passes, [candidate], [self.ridge], found.n_rows)[0]
 
-    def statistics(self, parameters: Parameters) -> SufficientStatistics:
-        """Of the whole sample."""
-        rows, weights, radius = self.scan.rows, self.scan.weights, self.scan.radius_squared
-        components = Components.prepare(parameters, rows.dtype, radius)
-        found = self._step(components)(rows, weights)
-        if too_coarse(components, found, self.ridge, radius):
-            return self.e_step(parameters, _DOUBLE)(rows, weights)
-        return found
+        return statistics
+
+    def e_step(self, parameters: Parameters) -> EStep:
+        """The E-step on the sample in double precision, for what belongs to each row."""
+        return EStep(Components.prepare(parameters, _DOUBLE, self.scan.radius_squared), self.scan.frame)
 
     def begin(self, index: int) -> EMState:
         """The start number `index`."""
@@ -203,7 +209,7 @@ class Sampled:
 
     def _lost(self, begun: Parameters) -> list[int]:
         """Those without a row in the sample; where it is not all rows, out of the range of all rows too."""
-        counts = self.statistics(begun).counts
+        counts = self.e_pass()(begun).counts
         lost = (counts <= EMPTY * counts.sum()) & (begun.weights > 0)
         if not self.scan.complete:
             means = begun.to_data(self.scan.frame).means
@@ -249,7 +255,7 @@ def climb(sampled: Sampled, request: Climb) -> Run:
     state, trace = run.state, run.trace
     em = sampled.em(request.tol, request.iterations, request.accelerate)
     try:
-        for state, step in timed(em.iterate(run.state, sampled.statistics)):
+        for state, step in timed(em.iterate(run.state, sampled.e_pass(request.threads))):
             trace = (*trace, step)
             if state.n_iter >= _PATIENCE and projected(state.history) <= request.above:
                 break
@@ -293,7 +299,7 @@ def _posterior(
     """Log-density of each row of the sample, and the responsibilities of some components."""
     rows = sampled.scan.rows
     density, responsibilities = np.empty(len(rows)), np.empty((len(components), len(rows)))
-    for tile, log_density, r in sampled.e_step(parameters, _DOUBLE).posterior(rows):
+    for tile, log_density, r in sampled.e_step(parameters).posterior(rows):
         density[tile] = log_density
         responsibilities[:, tile] = r[components]
     return density, responsibilities

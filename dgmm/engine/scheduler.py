@@ -42,6 +42,10 @@ class Scheduler(ABC):
     def processes(self) -> list[Process]:
         """Those that compute, as long as no worker joins or leaves."""
 
+    def threads_each(self, n_tasks: int) -> int:
+        """Threads that each of so many tasks, at the same time, may have of the process where it runs."""
+        return 1
+
     def memory_per_thread(self) -> int | None:
         """Bytes that one thread may use on the smallest worker, or None where nothing limits them."""
         return min((p.memory // max(p.n_threads, 1) for p in self.processes() if p.memory), default=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Tasks(Protocol):
     """What runs the tasks of a search: a `Scheduler`, or a loop."""
 
     n_threads: int
+
+    def threads_each(self, n_tasks: int) -> int:
+        """Threads that each of so many tasks, at the same time, may have."""
 
     def map(
         self, task: Callable[[Any, Any], Any], shared: Any, arguments: Sequence[Any]
@@ -121,10 +124,17 @@ class Search:
             else:
                 missing[name] = replace(request, run=known)
         names = list(missing)
-        for number, run in self._tasks.map(climb, self._sampled, list(missing.values())):
+        for number, run in self._climbs(list(missing.values())):
             found[names[number]] = self.runs[names[number]] = run
             yield Searched(names[number], run)
         return {name: found[name] for name in requests}
+
+    def _climbs(self, requests: Sequence[Climb]) -> Iterator[tuple[int, Run]]:
+        """Yield number and run of each as they are done."""
+        if not requests:
+            return iter(())
+        threads = self._tasks.threads_each(len(requests))
+        return self._tasks.map(climb, self._sampled, [replace(request, threads=threads) for request in requests])
 
     def _move(self, index: int, best: Run) -> Generator[Searched, None, Run]:
         """Split-and-merge moves, a round for each that is kept, until none of a few gains."""
@@ -158,10 +168,10 @@ class Search:
         for first in range(0, len(sets), width):
             starts = [Run(EMState(moved(parameters, moves))) for moves in sets[first : first + width]]
             tried = [Climb(start, settings.max_iter, self._tol, above) for start in starts]
-            runs = dict(self._tasks.map(climb, self._sampled, tried))
+            runs = dict(self._climbs(tried))
             for i in sorted(runs):
                 if runs[i].rank > least:
-                    return cast(Run, runs[i])
+                    return runs[i]
         return best
 
 

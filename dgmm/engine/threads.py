@@ -21,7 +21,7 @@ _SERIAL = ("synchronous", "sync", "single-threaded")
 
 
 class LocalScheduler(Scheduler):
-    """Threads of this process, as many as Dask's own scheduler would use; one if that is configured synchronous.
+    """Threads of this process, if not told as many as Dask's own scheduler would use; one if that is synchronous.
 
     Nothing of a call runs any more when it has returned, or failed: who writes the same output next meets no
     thread that still does. An interrupt alone does not wait.
@@ -29,9 +29,10 @@ class LocalScheduler(Scheduler):
 
     task_seconds = 0.01
 
-    def __init__(self) -> None:
+    def __init__(self, n_threads: int | None = None) -> None:
         self._serial = dask.config.get("scheduler", None) in _SERIAL
-        self.n_threads = 1 if self._serial else int(dask.config.get("num_workers", None) or CPU_COUNT)
+        most = n_threads or int(dask.config.get("num_workers", None) or CPU_COUNT)
+        self.n_threads = 1 if self._serial else most
         # Kept from pass to pass: a thread begins to work some tenths of a millisecond after it is made (measured).
         self._pool: ThreadPoolExecutor | None = None
 
@@ -78,6 +79,9 @@ class LocalScheduler(Scheduler):
             else:
                 self._pool = None  # which is not done yet
             raise
+
+    def threads_each(self, n_tasks: int) -> int:
+        return max(1, self.n_threads // n_tasks)
 
     def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.

@@ -8,7 +8,7 @@ from cases import assert_close
 
 from dgmm import GaussianMixture
 from dgmm.data.opening import open_source
-from dgmm.engine import lockstep
+from dgmm.engine import likelihood
 from dgmm.engine.lockstep import Member, shared_passes
 from dgmm.engine.passes import Passes
 from dgmm.engine.sampled import Run
@@ -63,9 +63,9 @@ def test_a_pass_is_repeated_for_that_mixture_alone(monkeypatch):
     rows, start = collapsing()
     sound = Parameters(FULL, start.weights, start.means / 6, start.covariances)
     works = []
-    original = lockstep.LockstepWork
+    original = likelihood.LockstepWork
     monkeypatch.setattr(
-        lockstep,
+        likelihood,
         "LockstepWork",
         lambda candidates, dtype, n: works.append((len(candidates), dtype)) or original(candidates, dtype, n),
     )

@@ -14,6 +14,7 @@ from dgmm import GaussianMixture
 from dgmm.engine.blas import one_blas_thread
 from dgmm.engine.sampled import Run, Sampled
 from dgmm.engine.settings import Start
+from dgmm.engine.threads import LocalScheduler
 from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance import FULL
@@ -27,6 +28,25 @@ from dgmm.mixture.parameters import Parameters
 def one_thread():
     with one_blas_thread():
         yield
+
+
+def test_a_run_alone_has_all_threads_and_the_same_bits():
+    rows = np.random.default_rng(0).normal(size=(9_000, 70)).astype("f4")
+    problem = sampled(rows, n_components=3, init_params="random", max_iter=4, tol=0.0)
+    threads = []
+
+    class Local(LocalScheduler):
+        def map(self, task, shared, arguments):
+            threads.extend(getattr(argument, "threads", None) for argument in arguments)
+            return super().map(task, shared, arguments)
+
+    found = [
+        [(name, bits(run)) for name, run in searched(problem, tasks=Local(number))[1]] for number in (1, 2, 3)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert {1, 2, 3} <= set(threads)
+    assert LocalScheduler(5).threads_each(2) == 2
+    assert LocalScheduler(2).threads_each(3) == 1
 
 
 # --- successive halving --------------------------------------------------------------------------------------
