@@ -141,7 +141,7 @@ def kept_passes(source: Source, scheduler: Scheduler, work: LockstepWork, repeat
     mixtures = [(N_COMPONENTS, FULL)]
     need = thread_bytes(Held.of(source), None, mixtures, 0, source.n_rows)
     keeping = Keeping(source)
-    share = keeping.plan(scheduler.processes(), need) / (source.n_rows * N_FEATURES * 4)
+    share = keeping.plan(scheduler.processes(), need, 0) / (source.n_rows * N_FEATURES * 4)
     passes = Passes(source, None, scheduler, keeping=keeping)
     first = seconds(lambda: passes.run(work), 1)
     later = seconds(lambda: passes.run(work), repeats)

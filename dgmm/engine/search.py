@@ -81,10 +81,10 @@ class Search:
             for index, run in finalists.items():
                 finalists[index] = yield from self._move(index, run)
         tol = settings.tol if self._sampled.scan.complete else max(settings.tol, _FINE_TOL)
-        climbs = {
-            i: Climb(run, settings.max_iter, tol, accelerate=settings.accelerate) for i, run in finalists.items()
+        last = {
+            f"last-{index:04d}": Climb(run, settings.max_iter, tol, accelerate=settings.accelerate)
+            for index, run in finalists.items()
         }
-        last = {f"last-{i:04d}": request for i, request in climbs.items()}
         finalists = dict(zip(finalists, (yield from self._climb(last)).values(), strict=True))
         self.best = sorted(finalists.values(), key=lambda run: run.rank, reverse=True)
 

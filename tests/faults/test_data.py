@@ -163,7 +163,8 @@ def survives(
     began = time.monotonic()
     with (
         nullcontext() if kept else dask.config.set(READ_AGAIN),
-        pytest.raises(DataChanged if kept else InvalidData, match=key_of(chunk)),
+        # Of blocks in memory some may be computed by a worker that has to read them.
+        pytest.raises((DataChanged, InvalidData) if kept else InvalidData, match=key_of(chunk)),
     ):
         GaussianMixture(2, random_state=0, max_iter=4, tol=0).fit(
             data(), checkpoint=folder / "ck", observer=At(2, fault)
