@@ -131,8 +131,6 @@ class Search:
 
     def _climbs(self, requests: Sequence[Climb]) -> Iterator[tuple[int, Run]]:
         """Yield number and run of each as they are done."""
-        if not requests:
-            return iter(())
         threads = self._tasks.threads_each(len(requests))
         return self._tasks.map(climb, self._sampled, [replace(request, threads=threads) for request in requests])
 

@@ -81,7 +81,7 @@ class LocalScheduler(Scheduler):
             raise
 
     def threads_each(self, n_tasks: int) -> int:
-        return max(1, self.n_threads // n_tasks)
+        return max(1, self.n_threads // max(n_tasks, 1))
 
     def processes(self) -> list[Process]:
         # The limit of a batch job's cgroup counts, as Dask has it for its workers.
