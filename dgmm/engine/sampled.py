@@ -24,9 +24,7 @@ from dgmm.mixture.em import EM, EMState
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.initialization import kind_of_start, reseed, start
 from dgmm.mixture.maximization import EMPTY, ridge_in_frame
-from dgmm.mixture.merging import Merge, find_merges
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.splitting import Split, find_split
 from dgmm.mixture.statistics import SufficientStatistics
 
 # Iterations after which a run that is not heading for what it has to reach is given up.
@@ -110,23 +108,6 @@ class Climb:
     above: float = -np.inf
     accelerate: bool = False
     threads: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Divide:
-    """A request for splits.
-
-    Attributes
-    ----------
-    parameters : Parameters
-    wanted : sequence of (tuple of int, float)
-        Components, or pairs taken as one, and what their split has to gain.
-    seed : sequence of int
-    """
-
-    parameters: Parameters
-    wanted: Sequence[tuple[tuple[int, ...], float]]
-    seed: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,44 +243,3 @@ def climb(sampled: Sampled, request: Climb) -> Run:
         return sampled.ended(state, trace)
     except IllDefinedCovariance as error:
         return Run(state, trace, str(error))
-
-
-def unite(sampled: Sampled, parameters: Parameters) -> list[Merge]:
-    """Merges, those that lose least first."""
-    density, _ = _posterior(sampled, parameters, [])
-    return find_merges(*_weighted(sampled), parameters, density + sampled.scan.frame.log_volume)
-
-
-def divide(sampled: Sampled, request: Divide) -> list[Split]:
-    """Splits of the components asked for, as far as they gain enough."""
-    parameters = request.parameters
-    rows, weights = _weighted(sampled)
-    each = sorted({k for components, _ in request.wanted for k in components})
-    _, responsibilities = _posterior(sampled, parameters, each)
-    splits = []
-    for components, least_gain in request.wanted:
-        r = sum(responsibilities[each.index(k)] for k in components) * weights
-        rng = np.random.default_rng([*request.seed, *components])
-        split = find_split(rows, r, parameters, components, least_gain, sampled.ridge, rng)
-        if split is not None:
-            splits.append(split)
-    return splits
-
-
-def _weighted(sampled: Sampled) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The rows of the sample in the frame, and their weights with a mean of 1."""
-    found = sampled.scan
-    weights = np.ones(len(found.rows)) if found.weights is None else found.weights / found.weights.mean()
-    return found.frame.apply(found.rows), weights
-
-
-def _posterior(
-    sampled: Sampled, parameters: Parameters, components: list[int]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Log-density of each row of the sample, and the responsibilities of some components."""
-    rows = sampled.scan.rows
-    density, responsibilities = np.empty(len(rows)), np.empty((len(components), len(rows)))
-    for tile, log_density, r in sampled.e_step(parameters).posterior(rows):
-        density[tile] = log_density
-        responsibilities[:, tile] = r[components]
-    return density, responsibilities

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from dgmm.engine.events import Searched
-from dgmm.engine.sampled import Climb, Divide, Run, Sampled, climb, divide, unite
+from dgmm.engine.moves import Divide, Unite, closest, divide, unite
+from dgmm.engine.sampled import Climb, Run, Sampled, climb
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
-from dgmm.mixture.split_merge import choose, moved, worth_splitting
+from dgmm.mixture.merging import looked_at_together
+from dgmm.mixture.split_merge import choose, moved, noise, worth_splitting
 
 # Samples of fewer values than this are so quick that every start runs to its end.
 _SMALL = 1 << 15
@@ -31,6 +33,9 @@ _COMPONENTS_PER_TASK = 4
 _LEAST_SPLIT = 1e-6
 # So many rounds of moves end the search in any case.
 _ROUNDS_PER_COMPONENT = 2
+
+_Request = TypeVar("_Request")
+_Item = TypeVar("_Item")
 
 
 class Tasks(Protocol):
@@ -152,13 +157,14 @@ class Search:
         """The first of the proposed moves that gains, or `best`."""
         parameters, settings = best.state.parameters, self._sampled.settings
         seed, pooled = (settings.seed, *place, 1), settings.covariance.pooled
-        ((_, merges),) = self._tasks.map(unite, self._sampled, [parameters])
-        wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, pooled=pooled)
-        groups = [wanted[i : i + _COMPONENTS_PER_TASK] for i in range(0, len(wanted), _COMPONENTS_PER_TASK)]
-        requests = [Divide(parameters, group, seed) for group in groups]
-        found = dict(self._tasks.map(divide, self._sampled, requests))
-        splits = [split for i in sorted(found) for split in found[i]]
-        sets = choose(merges, splits, _FINE_TOL, pooled=pooled)
+        ((_, pairs),) = self._tasks.map(closest, self._sampled, [parameters])
+        united = [Unite(parameters, group) for group in _grouped(pairs, looked_at_together(parameters))]
+        merges = sorted(self._found(unite, united), key=lambda merge: merge.loss)
+        fitted = noise(parameters, len(self._sampled.scan.rows))
+        wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, fitted, pooled=pooled)
+        divided = [Divide(parameters, group, seed) for group in _grouped(wanted, _COMPONENTS_PER_TASK)]
+        splits = self._found(divide, divided)
+        sets = choose(merges, splits, _FINE_TOL, fitted, pooled=pooled)
         least = (True, not best.collapsed, best.state.log_likelihood + _FINE_TOL)
         # A whole solution is better than a collapsed one, however likely that is.
         above = -np.inf if best.collapsed else least[2]
@@ -171,6 +177,18 @@ class Search:
                 if runs[i].rank > least:
                     return runs[i]
         return best
+
+    def _found(
+        self, task: Callable[[Sampled, _Request], list[_Item]], requests: Sequence[_Request]
+    ) -> list[_Item]:
+        """All that tasks find, in the order of the requests."""
+        found = dict(self._tasks.map(task, self._sampled, requests))
+        return [item for i in sorted(found) for item in found[i]]
+
+
+def _grouped(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
+    """So many at a time."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def ended(run: Run, iterations: int, tol: float) -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from dgmm.errors import IllDefinedCovariance
+from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.expectation import EStep
+from dgmm.mixture.frame import Frame
 from dgmm.mixture.parameters import Parameters
 
 # Merges looked at closely, a component.
 _CLOSEST = 2
-# Components whose densities are held at least; as many as there are dimensions are no larger than the rows.
-_HELD = 32
+# Merges looked at together, at least; as many as there are dimensions hold no more than the rows do.
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,24 @@ def moments_merged(parameters: Parameters, first: int, second: int) -> Parameter
     return Parameters(covariance, weight, mean, merged)
 
 
-def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Array) -> list[Merge]:
-    """The merges that lose least, best first.
+def closest_pairs(parameters: Parameters) -> list[tuple[int, int]]:
+    """The pairs whose merges have the least upper bounds, so many a component, best first."""
+    bound = _merge_bounds(parameters)
+    first, second = np.triu_indices(parameters.n_components, 1)
+    ranked = np.argsort(bound[first, second], kind="stable")[: _CLOSEST * parameters.n_components]
+    ranked = ranked[np.isfinite(bound[first, second][ranked])]
+    return list(zip(first[ranked].tolist(), second[ranked].tolist(), strict=True))
+
+
+def looked_at_together(parameters: Parameters) -> int:
+    """Merges for `find_merges` at a time: their components take no more memory than the mixture's."""
+    return min(max(_TOGETHER, parameters.n_features), parameters.n_components)
+
+
+def find_merges(
+    rows: Array, weights: Array, parameters: Parameters, radius_squared: float, pairs: Sequence[tuple[int, int]]
+) -> list[Merge]:
+    """What merges lose.
 
     Parameters
     ----------
@@ -60,27 +79,36 @@ def find_merges(rows: Array, weights: Array, parameters: Parameters, density: Ar
         Sample weights.
     parameters : Parameters
         In the frame.
-    density : ndarray (m,)
-        Log-density of each row, in the frame.
+    radius_squared : float
+        See `Components.prepare`.
+    pairs : sequence of (int, int)
     """
-    k = parameters.n_components
-    bound = _merge_bounds(parameters)
-    first, second = np.triu_indices(k, 1)
-    ranked = np.argsort(bound[first, second], kind="stable")[: _CLOSEST * k]
-    ranked = ranked[np.isfinite(bound[first, second][ranked])]
+    frame = Frame.identity(rows.shape[1])
 
-    @lru_cache(max(_HELD, parameters.n_features))
-    def own(c: int) -> Array:
-        share: Array = np.exp(np.minimum(log_joint(rows, parameters, c) - density, 0.0))
-        return share
+    def posterior(mixture: Parameters) -> Iterator[tuple[slice, Array, Array]]:
+        return EStep(Components.prepare(mixture, np.dtype(np.float64), radius_squared), frame).posterior(rows)
 
-    merges = []
-    for i, j in zip(first[ranked].tolist(), second[ranked].tolist(), strict=True):
-        new = log_joint(rows, moments_merged(parameters, i, j), 0) - density
-        rest = np.log(np.maximum(1.0 - own(i) - own(j), np.finfo(float).tiny))
-        log_ratio = np.logaddexp(rest, new)
-        merges.append(Merge(i, j, -float(weights @ log_ratio) / float(weights.sum())))
-    return sorted(merges, key=lambda merge: merge.loss)
+    density, shares = np.empty(len(rows)), np.empty((len(pairs), len(rows)))
+    first, second = [i for i, _ in pairs], [j for _, j in pairs]
+    for tile, found, responsibilities in posterior(parameters):
+        density[tile] = found
+        shares[:, tile] = responsibilities[first] + responsibilities[second]
+    losses = np.zeros(len(pairs))
+    for tile, found, responsibilities in posterior(_all_merged(parameters, pairs)):
+        new = np.log(responsibilities) + (found - density[tile])
+        rest = np.log(np.maximum(1.0 - shares[:, tile], np.finfo(float).tiny))
+        losses -= np.logaddexp(rest, new) @ weights[tile]
+    losses /= weights.sum()
+    return [Merge(i, j, loss) for (i, j), loss in zip(pairs, losses.tolist(), strict=True)]
+
+
+def _all_merged(parameters: Parameters, pairs: Sequence[tuple[int, int]]) -> Parameters:
+    """What each merge puts in place of its pair, side by side."""
+    merged = [moments_merged(parameters, i, j) for i, j in pairs]
+    weights, means = (np.concatenate([getattr(one, name) for one in merged]) for name in ("weights", "means"))
+    if parameters.covariance.pooled:
+        return Parameters(parameters.covariance, weights, means, parameters.covariances)
+    return Parameters(parameters.covariance, weights, means, np.concatenate([one.covariances for one in merged]))
 
 
 def _merge_bounds(parameters: Parameters) -> Array:

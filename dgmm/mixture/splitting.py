@@ -118,6 +118,7 @@ def find_split(
         supported = children.weights[smaller] * len(z) >= 2 * d + 1 or (far and _outlying(children, smaller))
         if supported and gain > (best.gain if best else least_gain):
             best = Split(components, gain, replace(children, weights=children.weights * weight))
+            wanted = max(wanted, after)
     return best
 
 

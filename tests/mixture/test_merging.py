@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dgmm.mixture.covariance import COVARIANCE_TYPES, FULL
 from dgmm.mixture.criteria import bic
-from dgmm.mixture.merging import _merge_bounds, find_merges, moments_merged, nearly_equal
+from dgmm.mixture.merging import _merge_bounds, closest_pairs, find_merges, moments_merged, nearly_equal
 from dgmm.mixture.parameters import Parameters
 
 seeds = st.integers(0, 2**32 - 1)
@@ -116,6 +116,11 @@ def test_the_smallest_eigenvalue_is_that_of_the_matrices(name, k, d, seed):
     assert drawn.covariance.smallest_eigenvalue(drawn.covariances) == pytest.approx(expected, rel=1e-10)
 
 
+def merges_of(rows, weights, parameters):
+    merges = find_merges(rows, weights, parameters, 100.0, closest_pairs(parameters))
+    return sorted(merges, key=lambda merge: merge.loss)
+
+
 # --- losses --------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +132,7 @@ def test_the_loss_is_the_change_of_the_mean_log_likelihood(name, weighted):
     rows = rng.permutation(drawn.sample(400, rng)[0])
     weights = rng.uniform(0.1, 3, 400) if weighted else np.ones(400)
     density = reference(drawn, rows)[0].astype(float)
-    merges = find_merges(rows, weights, drawn, density)
+    merges = merges_of(rows, weights, drawn)
     assert len(merges) == 10
     for merge in merges:
         after = reference(with_merged(drawn, merge.first, merge.second), rows)[0].astype(float)
@@ -140,7 +145,7 @@ def test_merges_come_best_first_and_two_a_component(name):
     rng = np.random.default_rng(3)
     drawn = mixture(name, 7, 2, rng)
     rows = drawn.sample(500, rng)[0]
-    merges = find_merges(rows, np.ones(500), drawn, reference(drawn, rows)[0].astype(float))
+    merges = merges_of(rows, np.ones(500), drawn)
     losses = [merge.loss for merge in merges]
     assert losses == sorted(losses)
     assert len({(merge.first, merge.second) for merge in merges}) == 14  # of 21
@@ -161,7 +166,7 @@ def test_the_halves_of_a_component_are_the_first_to_be_merged(name):
     )
     halved = Parameters(drawn.covariance, weights, means, covariances)
     rows = drawn.sample(2000, rng)[0]
-    merges = find_merges(rows, np.ones(2000), halved, reference(halved, rows)[0].astype(float))
+    merges = merges_of(rows, np.ones(2000), halved)
     assert (merges[0].first, merges[0].second) == (1, 4)
     assert abs(merges[0].loss) < 0.01
     assert merges[1].loss > 3 * abs(merges[0].loss)
@@ -175,7 +180,7 @@ def test_on_the_models_own_rows_no_merge_loses_more_than_its_bound(name):
     rows = drawn.sample(n, rng)[0]
     density = reference(drawn, rows)[0].astype(float)
     bounds = _merge_bounds(drawn)
-    for merge in find_merges(rows, np.ones(n), drawn, density):
+    for merge in merges_of(rows, np.ones(n), drawn):
         bound = bounds[merge.first, merge.second]
         after = reference(with_merged(drawn, merge.first, merge.second), rows)[0].astype(float)
         noise = (density - after).std() / np.sqrt(n)
@@ -200,8 +205,7 @@ def test_a_pair_whose_merger_has_no_covariance_in_double_precision_is_left_out()
     thin = np.full((2, 2), 1e-8) + np.diag([0.0, 1e-18])
     means = np.array([[-5.0, -5.0], [5.0, 5.0]])
     drawn = Parameters(FULL, np.array([0.5, 0.5]), means, np.array([thin, thin]))
-    rows = drawn.sample(100, np.random.default_rng(0))[0]
-    assert find_merges(rows, np.ones(100), drawn, np.zeros(100)) == []
+    assert closest_pairs(drawn) == []
 
 
 # --- components that one could replace -----------------------------------------------------------------------
