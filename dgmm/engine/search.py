@@ -28,8 +28,9 @@ _SHORT = 20
 # crawls towards a poor optimum is a waste that moves end.
 _COARSE_TOL = 1e-4
 _FINE_TOL = 1e-5
-# Splits are found in tasks of so many components; what gains less in mean log-likelihood is none.
-_COMPONENTS_PER_TASK = 4
+# Splits are found in tasks of so many components, two for each thread if that is enough: each task runs an E-step.
+# What gains less in mean log-likelihood is none.
+_COMPONENTS_PER_TASK = (4, 16)
 _LEAST_SPLIT = 1e-6
 # So many rounds of moves end the search in any case.
 _ROUNDS_PER_COMPONENT = 2
@@ -162,7 +163,9 @@ class Search:
         merges = sorted(self._found(unite, united), key=lambda merge: merge.loss)
         fitted = noise(parameters, len(self._sampled.scan.rows))
         wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, fitted, pooled=pooled)
-        divided = [Divide(parameters, group, seed) for group in _grouped(wanted, _COMPONENTS_PER_TASK)]
+        fewest, most = _COMPONENTS_PER_TASK
+        together = min(max(-(-len(wanted) // (2 * self._tasks.n_threads)), fewest), most)
+        divided = [Divide(parameters, group, seed) for group in _grouped(wanted, together)]
         splits = self._found(divide, divided)
         sets = choose(merges, splits, _FINE_TOL, fitted, pooled=pooled)
         least = (True, not best.collapsed, best.state.log_likelihood + _FINE_TOL)

@@ -14,8 +14,8 @@ from dgmm.mixture.merging import Merge, moments_merged
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.splitting import Split
 
-# What EM finds in the end may be this many times what a split is seen to gain beyond the noise; a pooled covariance
-# changes with every move, which neither foresees.
+# What EM finds in the end may be this many times what a split is seen to gain beyond the noise; a pooled
+# covariance changes with every move, which neither foresees.
 _UNFORESEEN = {False: 4.0, True: 100.0}
 # Moves tried in a round, and how often a component may be split, or a pair merged, among them.
 _TRIES = 5
@@ -55,7 +55,7 @@ def noise(parameters: Parameters, n_rows: int) -> float:
     """
     covariance, (k, d) = parameters.covariance, parameters.means.shape
     more = 1 + d + covariance.n_parameters(k + 1, d) - covariance.n_parameters(k, d)
-    return more / (2 * n_rows)
+    return float(more / (2 * n_rows))
 
 
 def worth_splitting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,21 +13,12 @@ from dgmm.errors import IllDefinedCovariance
 from dgmm.mixture.collapse import outlying
 from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
-from dgmm.mixture.criteria import converged, projected
-from dgmm.mixture.expectation import EStep
-from dgmm.mixture.frame import Frame
-from dgmm.mixture.maximization import m_step
+from dgmm.mixture.local_em import climb, climb_pairs
 from dgmm.mixture.merging import moments_merged
 from dgmm.mixture.parameters import Parameters
-from dgmm.mixture.statistics import SufficientStatistics
 
-# Iterations of EM on the rows in question, with what is there and with two new components, and the gain per row
-# at which they end.
+# Iterations of EM on the rows in question with what is there.
 _PRESENT_ITERATIONS = 2
-_LOCAL_ITERATIONS = 20
-_LOCAL_TOL = 1e-6
-# Iterations after which EM that is not heading for a gain of use is given up.
-_PATIENCE = 5
 # Rows that belong to a component by less than this do not take part in its split.
 _LEAST_RESPONSIBILITY = 1e-2
 # Ways tried: so many halves and so many dense groups; rows round which those are looked for, half of them the
@@ -36,6 +28,9 @@ _SEEDS = 400
 # Share of a direction's variance that makes a row an outlier, where there are enough rows; of so many normal ones
 # none has half of that.
 _LEVERAGE, _ROWS_PER_FEATURE = 0.2, 100
+# Features of a component's rows are held where they are no more values than the sample has, or would have with so
+# many features.
+_FEATURES = 32
 
 Mask = NDArray[np.bool_]
 
@@ -97,28 +92,28 @@ def find_split(
     present = replace(present, weights=present.weights / weight)
     one = present if len(components) == 1 else moments_merged(present, 0, 1)
     try:
-        _, before = _climb(z, r, present, ridge, _PRESENT_ITERATIONS)
-        one, _ = _climb(z, r, one, ridge, _PRESENT_ITERATIONS)
+        _, before = climb(z, r, present, ridge, _PRESENT_ITERATIONS)
+        one, _ = climb(z, r, one, ridge, _PRESENT_ITERATIONS)
         cholesky = one.covariance.precision_cholesky(one.covariances)
     except IllDefinedCovariance:
         return None
     white = one.covariance.whiten((z - one.means[0]).T, cholesky, 0).T
     wanted = before + least_gain / (share * weight)
-    best = None
     far = _far(white, r)
     groups = [*far, *_groups(white, r, rng)]
     del white  # as large as the rows
-    for group in groups:
-        try:
-            children, after = _climb(z, r, _two(z, r, group, one, ridge), ridge, _LOCAL_ITERATIONS, wanted)
-        except IllDefinedCovariance:
-            continue
-        gain = (after - before) * share * weight
+
+    def supported(children: Parameters) -> bool:
         smaller = int(children.weights.argmin())
-        supported = children.weights[smaller] * len(z) >= 2 * d + 1 or (far and _outlying(children, smaller))
-        if supported and gain > (best.gain if best else least_gain):
+        return bool(children.weights[smaller] * len(z) >= 2 * d + 1) or bool(far and _outlying(children, smaller))
+
+    best = None
+    for children, after in climb_pairs(
+        z, r, _starts(z, r, groups, one, ridge), ridge, wanted, supported, len(rows) * max(d, _FEATURES)
+    ):
+        gain = (after - before) * share * weight
+        if gain > (best.gain if best else least_gain) and supported(children):
             best = Split(components, gain, replace(children, weights=children.weights * weight))
-            wanted = max(wanted, after)
     return best
 
 
@@ -168,14 +163,16 @@ def _groups(white: Array, r: Array, rng: np.random.Generator) -> list[Mask]:
     return groups
 
 
-def _two(rows: Array, r: Array, group: Mask, one: Parameters, ridge: Array) -> Parameters:
-    """A component of the group and one of the others."""
+def _starts(rows: Array, r: Array, groups: Sequence[Mask], one: Parameters, ridge: Array) -> list[Parameters]:
+    """For each group a component of it and one of the others, where both sides have rows."""
+    sides = [(group, ~group) for group in groups]
+    return [_two(rows, r, two, one, ridge) for two in sides if all(r[side].any() for side in two)]
+
+
+def _two(rows: Array, r: Array, sides: tuple[Mask, Mask], one: Parameters, ridge: Array) -> Parameters:
+    """A component of each side."""
     covariance, d = one.covariance, one.n_features
-    sides = (group, ~group)
     weights = np.array([r[side].sum() for side in sides])
-    if not weights.all():
-        msg = "one side of the split is empty"
-        raise IllDefinedCovariance(msg)
     means = np.array([np.average(rows[side], axis=0, weights=r[side]) for side in sides])
     second = np.array(
         [covariance.second_moment((rows[side] - mean).T, r[side]) for side, mean in zip(sides, means, strict=True)]
@@ -184,20 +181,3 @@ def _two(rows: Array, r: Array, group: Mask, one: Parameters, ridge: Array) -> P
         second = second.sum(axis=0, keepdims=True)
     covariances = covariance.from_moments(weights, np.zeros((2, d)), second, ridge)
     return Parameters(covariance, weights / weights.sum(), means, covariances)
-
-
-def _climb(
-    rows: Array, r: Array, parameters: Parameters, ridge: Array, iterations: int, above: float = -np.inf
-) -> tuple[Parameters, float]:
-    """EM on weighted rows, as long as it heads above: the parameters and their mean log-likelihood."""
-    frame = Frame.identity(rows.shape[1])
-    farthest = float(np.max(np.einsum("bd,bd->b", rows, rows)))
-    history: list[float] = []
-    while True:
-        components = Components.prepare(parameters, np.dtype(np.float64), farthest)
-        statistics: SufficientStatistics = EStep(components, frame)(rows, r)
-        history.append(statistics.mean_log_likelihood)
-        hopeless = len(history) > _PATIENCE and projected(history) <= above
-        if hopeless or len(history) > iterations or converged(history, _LOCAL_TOL):
-            return parameters, history[-1]
-        parameters = m_step(statistics, parameters, ridge)
