@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from dgmm.errors import IllDefinedCovariance
 
 Array = NDArray[np.floating]
+# One of any namespace that conforms to the array API standard: there is no type of them all.
+AnyArray = Any
 
 LEAST_VARIANCE = 1e-290
 """The inverse of a smaller one is not a double."""
@@ -55,7 +58,7 @@ class CovarianceType(ABC):
         """Rows of the feature matrix Phi of the two-GEMM kernel."""
 
     @abstractmethod
-    def fill_quadratic(self, z: Array, out: Array) -> None:
+    def fill_quadratic(self, z: AnyArray, out: AnyArray) -> None:
         """Write the quadratic features of a tile `z` (D, b) into `out` (n_features - D - 1, b)."""
 
     @abstractmethod
@@ -66,16 +69,16 @@ class CovarianceType(ABC):
         """Sum over rows, from their pooled second moment, of what the feature matrix leaves out (tied alone)."""
         return 0.0
 
-    def row_log_density(self, precision_cholesky: Array, z: Array) -> Array | float:
+    def row_log_density(self, precision_cholesky: AnyArray, z: AnyArray) -> AnyArray | float:
         """What the feature matrix leaves out of the log-density of each column of `z` (tied alone)."""
         return 0.0
 
     @abstractmethod
-    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
+    def whiten(self, delta: AnyArray, precision_cholesky: AnyArray, k: int) -> AnyArray:
         """Coordinates (D, b) of `delta` in which component `k` is a standard normal."""
 
     @abstractmethod
-    def second_moment(self, delta: Array, r: Array) -> Array:
+    def second_moment(self, delta: AnyArray, r: AnyArray) -> AnyArray:
         """Second moment (Q,) of the columns of `delta` (D, b), weighted by `r` (b,)."""
 
     @abstractmethod

@@ -10,22 +10,27 @@ takes one of two kernels:
 
 Where there is much to compute, tiles for the two GEMMs go to `dgmm.mixture.compiled`, many in one call.
 
+Rows of other libraries that keep to the array API standard (PyTorch, CuPy) take the same kernels in their own
+namespace, on their own device, but never the compiled one. Statistics are summed up there in float64 and come back
+as NumPy's once a block; see `dgmm.mixture.namespaces`.
+
 Phi does not depend on the parameters: mixtures in *lockstep* take each tile in turn and share it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dgmm.mixture.components import LEAST_EXPONENT, Components
-from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.components import Components
+from dgmm.mixture.covariance_type import AnyArray
 from dgmm.mixture.features import Features, Tile, Tiles
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.moments import Moments
+from dgmm.mixture.namespaces import DOUBLE, Namespace, into, squared_lengths
 from dgmm.mixture.statistics import SufficientStatistics
 from dgmm.mixture.tiling import tile_rows, worth_compiling
 from dgmm.mixture.together import Together
@@ -65,15 +70,15 @@ class Lockstep:
             for indices in grouped.values()
         ]
 
-    def __call__(self, rows: Array, weights: Array | None = None) -> Together[SufficientStatistics]:
+    def __call__(self, rows: AnyArray, weights: AnyArray | None = None) -> Together[SufficientStatistics]:
         """Statistics of a block under each mixture.
 
         Parameters
         ----------
-        rows : ndarray (n, D)
-            In data units, float32 or float64.
-        weights : ndarray (n,), optional
-            Sample weights.
+        rows : array (n, D)
+            In data units, float32 or float64; of any namespace of the array API standard.
+        weights : array (n,), optional
+            Sample weights, of the same.
 
         Returns
         -------
@@ -85,7 +90,7 @@ class Lockstep:
             found.update(group.statistics(rows, weights))
         return Together(tuple(found[index] for index in range(self._n_members)))
 
-    def posterior(self, rows: Array) -> Iterator[tuple[int, slice, Array, Array]]:
+    def posterior(self, rows: AnyArray) -> Iterator[tuple[int, slice, AnyArray, AnyArray]]:
         """For each tile and mixture: number of the mixture, then as `EStep.posterior`.
 
         The arrays are overwritten by the next one. A group takes all tiles before the next group begins.
@@ -109,15 +114,15 @@ class EStep:
     def __init__(self, components: Components, frame: Frame, n_rows: int = 0) -> None:
         self._alone = Lockstep([(components, frame)], n_rows)
 
-    def __call__(self, rows: Array, weights: Array | None = None) -> SufficientStatistics:
+    def __call__(self, rows: AnyArray, weights: AnyArray | None = None) -> SufficientStatistics:
         """Statistics of a block.
 
         Parameters
         ----------
-        rows : ndarray (n, D)
-            In data units, float32 or float64.
-        weights : ndarray (n,), optional
-            Sample weights.
+        rows : array (n, D)
+            In data units, float32 or float64; of any namespace of the array API standard.
+        weights : array (n,), optional
+            Sample weights, of the same.
 
         Returns
         -------
@@ -126,10 +131,11 @@ class EStep:
         """
         return self._alone(rows, weights).members[0]
 
-    def posterior(self, rows: Array) -> Iterator[tuple[slice, Array, Array]]:
+    def posterior(self, rows: AnyArray) -> Iterator[tuple[slice, AnyArray, AnyArray]]:
         """For each tile: its place in the block, log-densities (b,), responsibilities (K, b); in float64.
 
-        The arrays are overwritten by the next tile. Log-densities are in data units.
+        The arrays are of the namespace of the rows, and overwritten by the next tile. Log-densities are in data
+        units.
         """
         for _, place, density, responsibilities in self._alone.posterior(rows):
             yield place, density, responsibilities
@@ -163,16 +169,18 @@ class _Group:
 
         return {index: CompiledKernel(c, self._frame) for index, c in busy.items()}
 
-    def statistics(self, rows: Array, weights: Array | None) -> dict[int, SufficientStatistics]:
-        totals = {index: Moments(mixture.components) for index, mixture in self._mixtures.items()}
-        for index, kernel in self._compiled.items():
+    def statistics(self, rows: AnyArray, weights: AnyArray | None) -> dict[int, SufficientStatistics]:
+        namespace = Namespace.of(rows, weights)
+        totals = {index: Moments(mixture.components, namespace) for index, mixture in self._mixtures.items()}
+        compiled = self._compiled if namespace.is_numpy else {}
+        for index, kernel in compiled.items():
             refused = totals[index].add_block(kernel(rows, weights))
             for place in refused:
                 self._add(rows[place], None if weights is None else weights[place], {index: totals[index]})
-        self._add(rows, weights, {index: totals[index] for index in totals if index not in self._compiled})
+        self._add(rows, weights, {index: totals[index] for index in totals if index not in compiled})
         return {index: total.statistics() for index, total in totals.items()}
 
-    def _add(self, rows: Array, weights: Array | None, totals: dict[int, Moments]) -> None:
+    def _add(self, rows: AnyArray, weights: AnyArray | None, totals: dict[int, Moments]) -> None:
         for tile in self._tiles.cut(rows, weights) if totals else ():
             for index, total in totals.items():
                 mixture = self._mixtures[index]
@@ -180,10 +188,10 @@ class _Group:
                 density, responsibilities = mixture.responsibilities(features, centred=centred)
                 total.add(features, density, responsibilities, centred=centred)
 
-    def posterior(self, rows: Array) -> Iterator[tuple[int, slice, Array, Array]]:
+    def posterior(self, rows: AnyArray) -> Iterator[tuple[int, slice, AnyArray, AnyArray]]:
         for tile in self._tiles.cut(rows):
             for index, mixture in self._mixtures.items():
-                features, centred = mixture.guarded(tile, np.dtype(np.float64))
+                features, centred = mixture.guarded(tile, DOUBLE)
                 density, responsibilities = mixture.responsibilities(features, centred=centred)
                 if not centred:
                     density += mixture.shared_log_density(features)
@@ -197,7 +205,7 @@ class _Mixture:
     def __init__(self, components: Components) -> None:
         self.components = components
         self._covariance = components.parameters.covariance
-        self._theta: dict[np.dtype[np.floating], Array] = {}
+        self._converted: dict[tuple[Namespace, np.dtype[np.floating]], _Converted] = {}
 
     def guarded(self, tile: Tile, dtype: np.dtype[np.floating]) -> tuple[Features, bool]:
         """The tile in the narrowest dtype, from `dtype`, that the guard allows; whether it must be centred."""
@@ -206,11 +214,11 @@ class _Mixture:
             return features, True
         if features.radius_squared <= self.components.radius_limits[dtype]:
             return features, False
-        if dtype == np.float32:
-            return self.guarded(tile, np.dtype(np.float64))
+        if dtype != DOUBLE:
+            return self.guarded(tile, DOUBLE)
         return features, True
 
-    def responsibilities(self, features: Features, *, centred: bool) -> tuple[Array, Array]:
+    def responsibilities(self, features: Features, *, centred: bool) -> tuple[AnyArray, AnyArray]:
         """Log-densities (b,) and responsibilities (K, b) times sample weights, in the room of the tile.
 
         Tied: log-densities are less the term that all components share, unless centred.
@@ -218,23 +226,48 @@ class _Mixture:
         joint = self._log_joint(features, centred=centred)
         return _softmax(joint, features), joint
 
-    def shared_log_density(self, features: Features) -> Array | float:
+    def shared_log_density(self, features: Features) -> AnyArray | float:
         """The term that all components share and the two GEMMs leave out, (b,)."""
-        return self._covariance.row_log_density(self.components.precision_cholesky, features.z)
+        return self._covariance.row_log_density(self._for(features).precision_cholesky, features.z)
 
-    def _log_joint(self, features: Features, *, centred: bool) -> Array:
+    def _for(self, features: Features) -> _Converted:
+        key = features.namespace, features.dtype
+        if key not in self._converted:
+            self._converted[key] = _Converted(self.components, *key)
+        return self._converted[key]
+
+    def _log_joint(self, features: Features, *, centred: bool) -> AnyArray:
         """log w_k N(z; mu_k, Sigma_k), (K, b)."""
-        components, z = self.components, features.z
-        means = components.parameters.means
-        joint = features.joint[: len(means)]
+        components, z, here = self.components, features.z, self._for(features)
+        n_components = components.parameters.n_components
+        joint = features.joint[:n_components, :]
         if not centred:
-            if z.dtype not in self._theta:
-                self._theta[z.dtype] = components.theta.astype(z.dtype, copy=False)
-            np.matmul(self._theta[z.dtype], features.phi, out=joint)
-        for k in range(len(means)) if centred else components.centred_indices:
-            white = self._covariance.whiten(z - means[k][:, None], components.precision_cholesky, k)
-            joint[k] = components.log_constants[k] - 0.5 * np.einsum("db,db->b", white, white)
+            into(joint, features.namespace.xp.matmul, here.theta, features.phi)
+        for k in range(n_components) if centred else components.centred_indices:
+            white = self._covariance.whiten(z - here.means[k, ...], here.precision_cholesky, k)
+            joint[k, :] = float(components.log_constants[k]) - 0.5 * squared_lengths(white)
         return joint
+
+
+class _Converted:
+    """Components in a namespace and dtype; each array when it is first asked for."""
+
+    def __init__(self, components: Components, namespace: Namespace, dtype: np.dtype[np.floating]) -> None:
+        self._components = components
+        self._array = partial(namespace.array, dtype=dtype)
+
+    @cached_property
+    def theta(self) -> AnyArray:
+        return self._array(self._components.theta)
+
+    @cached_property
+    def means(self) -> AnyArray:
+        """As columns, (K, D, 1)."""
+        return self._array(self._components.parameters.means[:, :, None])
+
+    @cached_property
+    def precision_cholesky(self) -> AnyArray:
+        return self._array(self._components.precision_cholesky)
 
 
 def _n_features(components: Components) -> int:
@@ -242,16 +275,18 @@ def _n_features(components: Components) -> int:
     return components.parameters.n_features if components.centred.all() else components.theta.shape[1]
 
 
-def _softmax(joint: Array, features: Features) -> Array:
+def _softmax(joint: AnyArray, features: Features) -> AnyArray:
     """Turn log w_k N_k into (weighted) responsibilities, in place, and give the log-densities (b,)."""
-    density: Array = features.vectors[0]
-    total, log_total = features.vectors[1:]
-    np.max(joint, axis=0, out=density)
+    xp, weights = features.namespace.xp, features.weights
+    density, total, factor = (features.vectors[i, :] for i in range(3))
+    into(density, xp.max, joint, axis=0)
     joint -= density
-    np.maximum(joint, LEAST_EXPONENT[joint.dtype], out=joint)
-    np.exp(joint, out=joint)
-    np.sum(joint, axis=0, out=total)
-    density += np.log(total, out=log_total)
-    np.divide(1.0 if features.weights is None else features.weights, total, out=total)
-    joint *= total
+    into(joint, xp.maximum, joint, features.least_exponent)
+    into(joint, xp.exp, joint)
+    into(total, xp.sum, joint, axis=0)
+    factor[...] = 1.0 if weights is None else features.namespace.astype(weights, features.dtype)
+    factor /= total
+    joint *= factor
+    into(total, xp.log, total)
+    density += total
     return density

@@ -7,8 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from dgmm.mixture.covariance_type import Array, CovarianceType
+from dgmm.mixture.components import LEAST_EXPONENT
+from dgmm.mixture.covariance_type import AnyArray, CovarianceType
 from dgmm.mixture.frame import Frame
+from dgmm.mixture.namespaces import DOUBLE, Namespace
 
 
 class Tiles:
@@ -31,42 +33,56 @@ class Tiles:
         self.frame = frame
         self.covariance = covariance
         self._sizes = (n_features, n_components, tile_rows)
-        self._buffers: dict[np.dtype[np.floating], _Buffers] = {}
+        self._buffers: dict[tuple[Namespace, np.dtype[np.floating]], _Buffers] = {}
 
-    def cut(self, rows: Array, weights: Array | None = None) -> Iterator[Tile]:
+    def cut(self, rows: AnyArray, weights: AnyArray | None = None) -> Iterator[Tile]:
         """The tiles of a block (n, D); each is overwritten by the next."""
-        size = self._sizes[-1]
-        for start in range(0, len(rows), size):
-            place = slice(start, min(start + size, len(rows)))
-            yield Tile(self, place, rows[place], None if weights is None else weights[place])
+        namespace, n, size = Namespace.of(rows, weights), rows.shape[0], self._sizes[-1]
+        for start in range(0, n, size):
+            place = slice(start, min(start + size, n))
+            yield Tile(self, namespace, place, rows[place, :], None if weights is None else weights[place])
 
-    def buffers(self, dtype: np.dtype[np.floating]) -> _Buffers:
-        """Those of a dtype, made when first asked for."""
-        if dtype not in self._buffers:
-            self._buffers[dtype] = _Buffers(len(self.frame.shift), *self._sizes, dtype)
-        return self._buffers[dtype]
+    def buffers(self, namespace: Namespace, dtype: np.dtype[np.floating]) -> _Buffers:
+        """Those of a namespace and dtype, made when first asked for."""
+        key = namespace, dtype
+        if key not in self._buffers:
+            self._buffers[key] = _Buffers(namespace, self.frame, *self._sizes, dtype)
+        return self._buffers[key]
 
 
 class _Buffers:
-    """Memory for one tile at a time, in one dtype."""
+    """Memory for one tile at a time, in one namespace and dtype; the frame beside it."""
 
     def __init__(
-        self, d: int, n_features: int, n_components: int, rows: int, dtype: np.dtype[np.floating]
+        self,
+        namespace: Namespace,
+        frame: Frame,
+        n_features: int,
+        n_components: int,
+        rows: int,
+        dtype: np.dtype[np.floating],
     ) -> None:
-        self.phi = np.empty((max(n_features, d + 1), rows), dtype)
-        self.phi[-1] = 1.0
-        self.joint = np.empty((n_components, rows), dtype)
+        self.phi = namespace.empty((max(n_features, len(frame.shift) + 1), rows), dtype)
+        self.phi[-1, :] = 1.0
+        self.joint = namespace.empty((n_components, rows), dtype)
         # Vectors (b,) of a tile. Made anew they cost page faults where freed memory is given back at once, as
         # Dask's nannies have it (MALLOC_TRIM_THRESHOLD_): 15 % of a pass, measured.
-        self.vectors = np.empty((3, rows), dtype)
+        self.vectors = namespace.empty((3, rows), dtype)
+        self.least_exponent = namespace.array(np.asarray(LEAST_EXPONENT[dtype]), dtype)
+        with np.errstate(over="ignore"):  # beyond float32: the guard sees the infinity
+            self.shift = namespace.array(frame.shift[:, None], dtype)
+            self.scale = namespace.array(frame.scale[:, None], dtype)
 
 
 class Tile:
     """Some rows of a block: their place in it, and their features in each dtype that is asked for."""
 
-    def __init__(self, tiles: Tiles, place: slice, rows: Array, weights: Array | None) -> None:
+    def __init__(
+        self, tiles: Tiles, namespace: Namespace, place: slice, rows: AnyArray, weights: AnyArray | None
+    ) -> None:
         self.place = place
         self._tiles = tiles
+        self._namespace = namespace
         self._rows = rows
         self._weights = weights
         self._features: dict[np.dtype[np.floating], Features] = {}
@@ -74,7 +90,7 @@ class Tile:
     def features(self, dtype: np.dtype[np.floating]) -> Features:
         """The tile in a dtype."""
         if dtype not in self._features:
-            self._features[dtype] = Features(self._tiles, self._rows, self._weights, dtype)
+            self._features[dtype] = Features(self._tiles, self._namespace, self._rows, self._weights, dtype)
         return self._features[dtype]
 
 
@@ -83,44 +99,61 @@ class Features:
 
     Attributes
     ----------
-    z : ndarray (D, b)
+    namespace : Namespace
+        Of the rows, and of everything that is made of them.
+    dtype : dtype
+    z : array (D, b)
         Rows in the frame.
-    weights : ndarray (b,) or None
-    joint : ndarray (K, b)
+    weights : array (b,) or None
+        As they were given.
+    joint : array (K, b)
         Room for what a mixture makes of the tile; overwritten by the next mixture.
-    vectors : ndarray (3, b)
+    vectors : array (3, b)
         The same.
+    least_exponent : array ()
+        That of the dtype.
     """
 
-    def __init__(self, tiles: Tiles, rows: Array, weights: Array | None, dtype: np.dtype[np.floating]) -> None:
+    def __init__(
+        self,
+        tiles: Tiles,
+        namespace: Namespace,
+        rows: AnyArray,
+        weights: AnyArray | None,
+        dtype: np.dtype[np.floating],
+    ) -> None:
         b, d = rows.shape
-        buffers = tiles.buffers(dtype)
+        buffers = tiles.buffers(namespace, dtype)
         self._covariance = tiles.covariance
+        self.namespace = namespace
+        self.dtype = dtype
         self._phi = buffers.phi[:, :b]
-        self.z: Array = self._phi[-1 - d : -1]
-        np.copyto(self.z, rows.T)
+        self.z = self._phi[-1 - d : -1, :]
+        self.z[...] = rows.T if dtype == DOUBLE else namespace.astype(rows.T, dtype)
         # Beyond float32: the guard sees the infinity.
         with np.errstate(over="ignore"):
-            self.z -= tiles.frame.shift[:, None].astype(dtype)
-            self.z /= tiles.frame.scale[:, None].astype(dtype)
+            self.z -= buffers.shift
+            self.z /= buffers.scale
         self.weights = weights
-        self.joint: Array = buffers.joint[:, :b]
-        self.vectors: Array = buffers.vectors[:, :b]
+        self.joint = buffers.joint[:, :b]
+        self.vectors = buffers.vectors[:, :b]
+        self.least_exponent = buffers.least_exponent
 
     @cached_property
-    def phi(self) -> Array:
+    def phi(self) -> AnyArray:
         """The feature matrix (F, b): quadratic features, z, 1."""
-        self._covariance.fill_quadratic(self.z, self._phi[: -1 - len(self.z)])
+        self._covariance.fill_quadratic(self.z, self._phi[: -1 - self.z.shape[0], :])
         return self._phi
 
     @cached_property
     def radius_squared(self) -> float:
         """|z|^2 at the farthest corner of the box around the tile."""
-        farthest = np.maximum(self.z.max(axis=1), -self.z.min(axis=1)).astype(np.float64)
+        xp = self.namespace.xp
+        farthest = self.namespace.astype(xp.maximum(xp.max(self.z, axis=1), -xp.min(self.z, axis=1)))
         return float(farthest @ farthest)
 
     @cached_property
-    def scatter(self) -> Array:
+    def scatter(self) -> AnyArray:
         """Sum of w z z^T, (D, D): the same for any responsibilities, since they add up to 1."""
-        product: Array = (self.z if self.weights is None else self.z * self.weights) @ self.z.T
-        return product
+        weighted = self.z if self.weights is None else self.z * self.namespace.astype(self.weights, self.dtype)
+        return weighted @ self.z.T

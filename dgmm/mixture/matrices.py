@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from scipy.linalg import cholesky
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
+from dgmm.mixture.covariance_type import (
+    LEAST_VARIANCE,
+    AnyArray,
+    Array,
+    CovarianceType,
+    ill_defined,
+    regularisation,
+)
+from dgmm.mixture.namespaces import into, squared_lengths
 
 
 @cache
@@ -43,10 +52,9 @@ class _Matrix(CovarianceType):
     def n_quadratic(self, d: int) -> int:
         return d * (d + 1) // 2
 
-    def second_moment(self, delta: Array, r: Array) -> Array:
+    def second_moment(self, delta: AnyArray, r: AnyArray) -> AnyArray:
         scatter = (delta * r) @ delta.T
-        packed: Array = scatter[_upper(len(delta))]
-        return packed
+        return array_namespace(delta).concat([scatter[i, i:] for i in range(delta.shape[0])])
 
     def second_moments(self, covariances: Array, d: int) -> Array:
         i, j = _upper(d)
@@ -110,11 +118,11 @@ class Full(_Matrix):
     def n_features(self, d: int) -> int:
         return d * (d + 1) // 2 + d + 1
 
-    def fill_quadratic(self, z: Array, out: Array) -> None:
-        start = 0
-        for i in range(len(z)):
-            stop = start + len(z) - i
-            np.multiply(z[i:], z[i], out=out[start:stop])
+    def fill_quadratic(self, z: AnyArray, out: AnyArray) -> None:
+        multiply, d, start = array_namespace(z).multiply, z.shape[0], 0
+        for i in range(d):
+            stop = start + d - i
+            into(out[start:stop, :], multiply, z[i:, :], z[i, :])
             start = stop
 
     def quadratic_coefficients(self, precisions: Array) -> Array:
@@ -122,9 +130,8 @@ class Full(_Matrix):
         coefficients: Array = np.where(i == j, -0.5, -1.0) * precisions[:, i, j]
         return coefficients
 
-    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
-        white: Array = precision_cholesky[k].T @ delta
-        return white
+    def whiten(self, delta: AnyArray, precision_cholesky: AnyArray, k: int) -> AnyArray:
+        return precision_cholesky[k, ...].T @ delta
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         k, d = shift.shape
@@ -169,7 +176,7 @@ class Tied(_Matrix):
         # With one precision the quadratic term is the same for every component and cancels in the softmax.
         return d + 1
 
-    def fill_quadratic(self, z: Array, out: Array) -> None:
+    def fill_quadratic(self, z: AnyArray, out: AnyArray) -> None:
         pass
 
     def quadratic_coefficients(self, precisions: Array) -> Array:
@@ -179,14 +186,11 @@ class Tied(_Matrix):
         i, j = _upper(len(precisions))
         return -0.5 * float((np.where(i == j, 1.0, 2.0) * precisions[i, j]) @ second[0])
 
-    def row_log_density(self, precision_cholesky: Array, z: Array) -> Array:
-        white = precision_cholesky.T @ z
-        quadratic: Array = -0.5 * np.einsum("db,db->b", white, white)
-        return quadratic
+    def row_log_density(self, precision_cholesky: AnyArray, z: AnyArray) -> AnyArray:
+        return -0.5 * squared_lengths(precision_cholesky.T @ z)
 
-    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
-        white: Array = precision_cholesky.T @ delta
-        return white
+    def whiten(self, delta: AnyArray, precision_cholesky: AnyArray, k: int) -> AnyArray:
+        return precision_cholesky.T @ delta
 
     def from_moments(self, counts: Array, shift: Array, second: Array, ridge: Array) -> Array:
         d = shift.shape[1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dgmm.mixture.components import Components
-from dgmm.mixture.covariance_type import Array
+from dgmm.mixture.covariance_type import AnyArray, Array
 from dgmm.mixture.features import Features
+from dgmm.mixture.namespaces import Namespace, to_numpy
 from dgmm.mixture.statistics import SufficientStatistics
 
 if TYPE_CHECKING:
@@ -18,47 +20,52 @@ if TYPE_CHECKING:
 class Moments:
     """Statistics of one mixture and one block in the making.
 
+    The sums of the two GEMMs and those of the centred kernel, which are about the means, stay apart until all
+    tiles are in. They are where the rows are until then.
+
     Parameters
     ----------
     components : Components
+    namespace : Namespace
+        Of the rows.
     """
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: Components, namespace: Namespace) -> None:
         covariance = components.parameters.covariance
         k, d = components.parameters.means.shape
         self._components = components
         self._covariance = covariance
-        self._two_gemm = np.zeros(components.theta.shape)
-        self._pooled = np.zeros((d, d))
-        self._counts = np.zeros(k)
-        self._first = np.zeros((k, d))
-        self._second = np.zeros((1 if covariance.pooled else k, covariance.n_quadratic(d)))
-        self._log_likelihood = 0.0
-        self._weight = 0.0
+        self._namespace = namespace
+        self._two_gemm = namespace.zeros(components.theta.shape)
+        self._pooled = namespace.zeros((d, d) if covariance.pooled else (0, 0))
+        self._counts = namespace.zeros((k,))
+        self._first = namespace.zeros((k, d))
+        self._second = namespace.zeros((1 if covariance.pooled else k, covariance.n_quadratic(d)))
+        self._log_likelihood: AnyArray = 0.0
+        self._weight: AnyArray = 0.0
+        self._far = False
 
-    def add(self, features: Features, density: Array, responsibilities: Array, *, centred: bool) -> None:
+    def add(self, features: Features, density: AnyArray, responsibilities: AnyArray, *, centred: bool) -> None:
         """Add a tile.
 
         Parameters
         ----------
         features : Features
-        density : ndarray (b,)
+        density : array (b,)
             Log-densities; tied: less the term that all components share, unless centred.
-        responsibilities : ndarray (K, b)
+        responsibilities : array (K, b)
             Times the sample weights.
         centred : bool
             The kernel that they come from.
         """
         self._add_densities(density, features.weights)
-        if centred:
-            for k in range(len(responsibilities)):
-                self._add_centred(features.z, responsibilities[k], k)
-            return
-        self._two_gemm += responsibilities @ features.phi.T
-        if self._covariance.pooled:
-            self._pooled += features.scatter
-        for k in self._components.centred_indices:
-            self._add_centred(features.z, responsibilities[k], k)
+        if not centred:
+            self._two_gemm += responsibilities @ features.phi.T
+            if self._covariance.pooled:
+                self._pooled += features.scatter
+        self._far |= centred
+        for k in range(responsibilities.shape[0]) if centred else self._components.centred_indices:
+            self._add_centred(features.z, responsibilities[k, :], k)
 
     def add_block(self, totals: Totals) -> list[slice]:
         """Add what the compiled kernel made of a block; the places that it leaves to others."""
@@ -71,50 +78,58 @@ class Moments:
 
     def statistics(self) -> SufficientStatistics:
         """Statistics of the tiles so far, all of them."""
-        if not self._components.centred.all():
-            self._take_two_gemm()
-        return SufficientStatistics(
-            self._components.centres,
-            self._counts,
-            self._first,
-            self._second,
-            self._log_likelihood,
-            self._weight,
-        )
+        components = self._components
+        counts, first, second = to_numpy(self._counts), to_numpy(self._first), to_numpy(self._second)
+        log_likelihood = float(self._log_likelihood)
+        if not components.centred.all():
+            if self._far:
+                self._move_to_origin(counts, first, second)
+            log_likelihood += self._add_two_gemm(counts, first, second)
+        return SufficientStatistics(components.centres, counts, first, second, log_likelihood, float(self._weight))
 
-    def _add_densities(self, density: Array, weights: Array | None) -> None:
+    def _add_densities(self, density: AnyArray, weights: AnyArray | None) -> None:
+        xp = self._namespace.xp
         if weights is None:
-            self._weight += len(density)
-            self._log_likelihood += float(density.sum(dtype=np.float64))
+            self._weight += density.shape[0]
+            self._log_likelihood += xp.sum(density, dtype=xp.float64)
         else:
-            self._weight += float(weights.sum(dtype=np.float64))
-            self._log_likelihood += float(weights.astype(np.float64) @ density)
+            weights = self._namespace.astype(weights)
+            self._weight += xp.sum(weights)
+            self._log_likelihood += weights @ self._namespace.astype(density)
 
-    def _add_centred(self, z: Array, r: Array, k: int) -> None:
-        covariance = self._covariance
-        mean = self._components.parameters.means[k]
-        delta = z - mean[:, None]
-        count, first, second = r.sum(), delta @ r, covariance.second_moment(delta, r)
-        if not self._components.centred[k]:
-            second = second + 2 * covariance.outer(first, mean) + count * covariance.outer(mean, mean)
-            first = first + count * mean
-        self._counts[k] += count
-        self._first[k] += first
-        self._second[0 if covariance.pooled else k] += second
+    @cached_property
+    def _means(self) -> AnyArray:
+        return self._namespace.array(self._components.parameters.means[:, :, None])
 
-    def _take_two_gemm(self) -> None:
-        """Split T = R Phi^T, for the components about the origin, into its moments."""
+    def _add_centred(self, z: AnyArray, r: AnyArray, k: int) -> None:
+        delta = z - self._means[k, ...]
+        self._counts[k] += self._namespace.xp.sum(r)
+        self._first[k, :] += delta @ r
+        self._second[0 if self._covariance.pooled else k, :] += self._covariance.second_moment(delta, r)
+
+    def _move_to_origin(self, counts: Array, first: Array, second: Array) -> None:
+        """Moments about the means to moments about the origin, of the components that are about it, in place."""
+        covariance, means = self._covariance, self._components.parameters.means
+        for k in np.flatnonzero(~self._components.centred):
+            moved = 2 * covariance.outer(first[k], means[k]) + counts[k] * covariance.outer(means[k], means[k])
+            second[0 if covariance.pooled else k] += moved
+            first[k] += counts[k] * means[k]
+
+    def _add_two_gemm(self, counts: Array, first: Array, second: Array) -> float:
+        """Split T = R Phi^T, for the components about the origin, into its moments, and add them.
+
+        Returns the log-likelihood that the densities left out.
+        """
         components, covariance = self._components, self._covariance
         d = components.parameters.n_features
         # A slice copies nothing: the moments of many components of many dimensions are large.
         origin = ~components.centred if components.centred.any() else slice(None)
-        moments = self._two_gemm[origin]
-        self._counts[origin] += moments[:, -1]
-        self._first[origin] += moments[:, -1 - d : -1]
-        if covariance.pooled:
-            pooled = self._pooled[np.triu_indices(d)][None]
-            self._second += pooled
-            precisions = covariance.precisions(components.precision_cholesky)
-            self._log_likelihood += covariance.shared_log_density(precisions, pooled)
-        else:
-            self._second[origin] += moments[:, : -1 - d]
+        moments = to_numpy(self._two_gemm)[origin]
+        counts[origin] += moments[:, -1]
+        first[origin] += moments[:, -1 - d : -1]
+        if not covariance.pooled:
+            second[origin] += moments[:, : -1 - d]
+            return 0.0
+        pooled = to_numpy(self._pooled)[np.triu_indices(d)][None]
+        second += pooled
+        return covariance.shared_log_density(covariance.precisions(components.precision_cholesky), pooled)

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from dgmm.mixture.covariance_type import LEAST_VARIANCE, Array, CovarianceType, ill_defined, regularisation
+from dgmm.mixture.covariance_type import (
+    LEAST_VARIANCE,
+    AnyArray,
+    Array,
+    CovarianceType,
+    ill_defined,
+    regularisation,
+)
+from dgmm.mixture.namespaces import into, squared_lengths
 
 
 def _inverse_root(variances: Array) -> Array:
@@ -56,20 +65,18 @@ class Diag(_Variances):
     def n_features(self, d: int) -> int:
         return 2 * d + 1
 
-    def fill_quadratic(self, z: Array, out: Array) -> None:
-        np.multiply(z, z, out=out)
+    def fill_quadratic(self, z: AnyArray, out: AnyArray) -> None:
+        into(out, array_namespace(z).multiply, z, z)
 
     def quadratic_coefficients(self, precisions: Array) -> Array:
         coefficients: Array = -0.5 * precisions
         return coefficients
 
-    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
-        white: Array = delta * precision_cholesky[k][:, None]
-        return white
+    def whiten(self, delta: AnyArray, precision_cholesky: AnyArray, k: int) -> AnyArray:
+        return delta * precision_cholesky[k, :, None]
 
-    def second_moment(self, delta: Array, r: Array) -> Array:
-        moment: Array = (delta * delta) @ r
-        return moment
+    def second_moment(self, delta: AnyArray, r: AnyArray) -> AnyArray:
+        return (delta * delta) @ r
 
     def outer(self, a: Array, b: Array) -> Array:
         product: Array = a * b
@@ -136,19 +143,18 @@ class Spherical(_Variances):
     def n_features(self, d: int) -> int:
         return d + 2
 
-    def fill_quadratic(self, z: Array, out: Array) -> None:
-        np.einsum("db,db->b", z, z, out=out[0])
+    def fill_quadratic(self, z: AnyArray, out: AnyArray) -> None:
+        out[0, :] = squared_lengths(z)
 
     def quadratic_coefficients(self, precisions: Array) -> Array:
         coefficients: Array = -0.5 * precisions[:, None]
         return coefficients
 
-    def whiten(self, delta: Array, precision_cholesky: Array, k: int) -> Array:
-        white: Array = delta * precision_cholesky[k]
-        return white
+    def whiten(self, delta: AnyArray, precision_cholesky: AnyArray, k: int) -> AnyArray:
+        return delta * precision_cholesky[k, ...]
 
-    def second_moment(self, delta: Array, r: Array) -> Array:
-        return np.array([np.einsum("db,db->b", delta, delta) @ r])
+    def second_moment(self, delta: AnyArray, r: AnyArray) -> AnyArray:
+        return array_namespace(delta).reshape(squared_lengths(delta) @ r, (1,))
 
     def outer(self, a: Array, b: Array) -> Array:
         product: Array = np.sum(a * b, axis=-1, keepdims=True)
