@@ -8,10 +8,12 @@ that a leaf sleeps, so that few cores stand for hundreds. `--leaves` is the numb
 each, in blocks of half of that. Two ways to cut the pass into leaves are measured one after the other: equal
 ones (the Dask setting `dgmm.blocks-per-leaf`), and dgmm's own choice, where they get shorter as the pass ends.
 
-Ideal are the seconds of sleep that a worker gets; Dask's share is what the pass takes longer, of the whole. That
-of the workers is exaggerated: here they share the machine's cores, and elsewhere each has its own. So CPU seconds
-of the driver, of the scheduler and of all workers are in the table. A model of them is fitted in the end, and says
-what to expect of passes over up to 1e12 rows; `--rows-per-second` is what a core gets through (README, Measured).
+Ideal are the seconds of sleep that a worker gets; `longer` is what the pass takes beyond it, of the whole. Of that
+Dask's share is the time of a worker before its first leaf and between leaves; `end` is the time after its last one,
+when there is nothing left for it: the leaves' lengths. CPU seconds of the driver, of the scheduler and of all
+workers are in the table too: where workers share few cores, theirs are what takes longer. A model of them is fitted
+in the end, and says what to expect of passes over up to 1e12 rows; `--rows-per-second` is what a core gets through
+(README, Measured).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 import dask
 import numpy as np
 import psutil
-from distributed import Client
+from distributed import Client, get_task_stream
 from scipy.optimize import nnls
 from sleeping import NoRows, SleepingWork, sleepers
 
@@ -43,13 +45,15 @@ FORESEEN = [(1e9, 2), (1e9, 20), (1e9, 200), (1e11, 200), (1e11, 1000), (1e12, 2
 ROWS_OF_BLOCK = 2**22 // 80
 HEADER = (
     f"{'workers':>7} {'leaves':>7} {'K':>4} {'D':>4} {'tasks':>6} {'messages':>9} {'data MB':>8} {'pass s':>7} "
-    f"{'ideal':>6} {'Dask':>6} {'build':>6} {'send':>6} {'driver':>7} {'scheduler':>9} {'workers':>8} {'MB':>5}"
+    f"{'ideal':>6} {'longer':>6} {'Dask':>6} {'end':>6} {'build':>6} {'send':>6} {'driver':>7} {'scheduler':>9} "
+    f"{'workers':>8} {'MB':>5}"
 )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one pass. `seconds`, `build` and `send` (by the driver, of the graph) are of the clock.
+    """Of one pass. `seconds`, `build` and `send` (by the driver, of the graph) are of the clock, and so are
+    `dask` and `end`, means of all workers: before and between leaves, and after the last one.
 
     `driver`, `scheduler` and `workers` are seconds of CPUs. `messages` are MB that scheduler, driver and workers
     sent each other by their streams, `data` those of parameters and statistics from worker to worker, `memory`
@@ -57,6 +61,8 @@ class Figures:
     """
 
     seconds: float
+    dask: float
+    end: float
     build: float
     send: float
     driver: float
@@ -123,10 +129,28 @@ def one_pass(
         return [time.perf_counter(), *own, driver, of_scheduler, sum(of_workers)]
 
     tasks, sent_before, before = scheduler.tasks, sent(), clocks()
-    run()
+    with get_task_stream(client) as stream:
+        began = time.time()
+        run()
+        ended = time.time()
     after, memory = clocks(), processes[0].memory_info().rss / 1e6
-    spent = np.subtract([*after, *sent(), scheduler.tasks], [*before, *sent_before, tasks])
-    return Figures(*spent.tolist(), memory)
+    spent = np.subtract([*after, *sent(), scheduler.tasks], [*before, *sent_before, tasks]).tolist()
+    return Figures(spent[0], *idle(stream.data, began, ended), *spent[1:], memory)
+
+
+def idle(stream: Sequence[dict[str, Any]], began: float, ended: float) -> tuple[float, float]:
+    """Seconds that a worker had no leaf in a pass, before its last one and after it: means of all workers."""
+    leaves: dict[str, list[tuple[float, float]]] = {}
+    for task in stream:
+        if not any(other in str(task["key"]) for other in ("-merge-", "-parameters-")):
+            computed = [part for part in task["startstops"] if part["action"] == "compute"]
+            leaves.setdefault(task["worker"], []).extend((part["start"], part["stop"]) for part in computed)
+    before, after = [], []
+    for of_worker in leaves.values():
+        last = max(stop for _, stop in of_worker)
+        before.append(last - began - sum(stop - start for start, stop in of_worker))
+        after.append(ended - last)
+    return statistics.mean(before), statistics.mean(after)
 
 
 @dataclass(frozen=True)
@@ -148,7 +172,8 @@ class Case:
         f, (k, d) = self.figures, self.shape
         return (
             f"{self.workers:7} {self.leaves:>7} {k:4} {d:4} {f.tasks:6.0f} {f.messages:9.2f} {f.data:8.1f} "
-            f"{f.seconds:7.2f} {self.ideal:6.1f} {1 - self.ideal / f.seconds:6.1%} {f.build:6.3f} {f.send:6.3f} "
+            f"{f.seconds:7.2f} {self.ideal:6.1f} {1 - self.ideal / f.seconds:6.1%} "
+            f"{f.dask / f.seconds:6.1%} {f.end / f.seconds:6.1%} {f.build:6.3f} {f.send:6.3f} "
             f"{f.driver:7.2f} {f.scheduler:9.2f} {f.workers:8.2f} {f.memory:5.0f}"
         )
 
