@@ -8,12 +8,12 @@ that a leaf sleeps, so that few cores stand for hundreds. `--leaves` is the numb
 each, in blocks of half of that. Two ways to cut the pass into leaves are measured one after the other: equal
 ones (the Dask setting `dgmm.blocks-per-leaf`), and dgmm's own choice, where they get shorter as the pass ends.
 
-Ideal are the seconds of sleep that a worker gets; `longer` is what the pass takes beyond it, of the whole. Of that
-Dask's share is the time of a worker before its first leaf and between leaves; `end` is the time after its last one,
-when there is nothing left for it: the leaves' lengths. CPU seconds of the driver, of the scheduler and of all
-workers are in the table too: where workers share few cores, theirs are what takes longer. A model of them is fitted
-in the end, and says what to expect of passes over up to 1e12 rows; `--rows-per-second` is what a core gets through
-(README, Measured).
+Ideal are the seconds of sleep that a worker gets; `longer` is what the pass takes beyond it, of the whole. Of
+that Dask's share is the time of a worker before its first leaf and between leaves; `end` is the time after its
+last one, when there is nothing left for it: the leaves' lengths. CPU seconds of the driver, of the scheduler and
+of all workers are in the table too: where workers share few cores, theirs are what takes longer. A model of them
+is fitted in the end, and says what to expect of passes over up to 1e12 rows; `--rows-per-second` is what a core
+gets through (README, Measured).
 """
 
 from __future__ import annotations

@@ -51,8 +51,11 @@ class Move:
 def noise(parameters: Parameters, n_rows: int) -> float:
     """What a component more gains in the mean log-likelihood of so many rows, on average, by fitting their noise.
 
-    Half of its parameters, in all (Wilks 1938, Ann. Math. Stat. 9; for mixtures roughly).
+    Half of its parameters, in all (Wilks 1938, Ann. Math. Stat. 9; for mixtures roughly). 0 where covariances are
+    pooled: what a split gains is not foreseen so well that it could be compared.
     """
+    if parameters.covariance.pooled:
+        return 0.0
     covariance, (k, d) = parameters.covariance, parameters.means.shape
     more = 1 + d + covariance.n_parameters(k + 1, d) - covariance.n_parameters(k, d)
     return float(more / (2 * n_rows))
