@@ -18,7 +18,7 @@ from dgmm.engine.sampled import Climb, Run, Sampled, climb
 from dgmm.mixture.criteria import converged
 from dgmm.mixture.em import EMState
 from dgmm.mixture.merging import looked_at_together
-from dgmm.mixture.split_merge import choose, moved, noise, worth_splitting
+from dgmm.mixture.split_merge import choose, moved, worth_splitting
 
 # Samples of fewer values than this are so quick that every start runs to its end.
 _SMALL = 1 << 15
@@ -161,13 +161,12 @@ class Search:
         ((_, pairs),) = self._tasks.map(closest, self._sampled, [parameters])
         united = [Unite(parameters, group) for group in _grouped(pairs, looked_at_together(parameters))]
         merges = sorted(self._found(unite, united), key=lambda merge: merge.loss)
-        fitted = noise(parameters, len(self._sampled.scan.rows))
-        wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, fitted, pooled=pooled)
+        wanted = worth_splitting(merges, settings.n_components, _LEAST_SPLIT, pooled=pooled)
         fewest, most = _COMPONENTS_PER_TASK
         together = min(max(-(-len(wanted) // (2 * self._tasks.n_threads)), fewest), most)
         divided = [Divide(parameters, group, seed) for group in _grouped(wanted, together)]
         splits = self._found(divide, divided)
-        sets = choose(merges, splits, _FINE_TOL, fitted, pooled=pooled)
+        sets = choose(merges, splits, _FINE_TOL, pooled=pooled)
         least = (True, not best.collapsed, best.state.log_likelihood + _FINE_TOL)
         # A whole solution is better than a collapsed one, however likely that is.
         above = -np.inf if best.collapsed else least[2]

@@ -14,9 +14,9 @@ from dgmm.mixture.merging import Merge, moments_merged
 from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.splitting import Split
 
-# What EM finds in the end may be this many times what a split is seen to gain beyond the noise; a pooled
-# covariance changes with every move, which neither foresees.
-_UNFORESEEN = {False: 4.0, True: 100.0}
+# A merge that loses more than this many times what the split gains is hopeless; a pooled covariance changes with
+# every move, which neither foresees.
+_HOPELESS = {False: 4.0, True: 100.0}
 # Moves tried in a round, and how often a component may be split, or a pair merged, among them.
 _TRIES = 5
 _REPEATS = 2
@@ -48,21 +48,8 @@ class Move:
         return {*self.split.components, *((self.merge.first, self.merge.second) if self.merge else ())}
 
 
-def noise(parameters: Parameters, n_rows: int) -> float:
-    """What a component more gains in the mean log-likelihood of so many rows, on average, by fitting their noise.
-
-    Half of its parameters, in all (Wilks 1938, Ann. Math. Stat. 9; for mixtures roughly). 0 where covariances are
-    pooled: what a split gains is not foreseen so well that it could be compared.
-    """
-    if parameters.covariance.pooled:
-        return 0.0
-    covariance, (k, d) = parameters.covariance, parameters.means.shape
-    more = 1 + d + covariance.n_parameters(k + 1, d) - covariance.n_parameters(k, d)
-    return float(more / (2 * n_rows))
-
-
 def worth_splitting(
-    merges: Sequence[Merge], n_components: int, least_gain: float, noise: float, *, pooled: bool
+    merges: Sequence[Merge], n_components: int, least_gain: float, *, pooled: bool
 ) -> list[tuple[tuple[int, ...], float]]:
     """Components, and the closest pairs, that splits are to be looked for; and what these have to gain."""
     wanted: list[tuple[tuple[int, ...], float]] = [
@@ -71,17 +58,12 @@ def worth_splitting(
     for k in range(n_components):
         losses = [merge.loss for merge in merges if k not in (merge.first, merge.second)]
         if losses:
-            wanted.append(((k,), max(least_gain, _makes_good(min(losses), noise, pooled=pooled))))
+            wanted.append(((k,), max(least_gain, min(losses) / _HOPELESS[pooled])))
     return wanted
 
 
-def _makes_good(loss: float, noise: float, *, pooled: bool) -> float:
-    """What a split has to gain at least to make good for what a merge loses."""
-    return min(loss, noise + (loss - noise) / _UNFORESEEN[pooled])
-
-
 def choose(
-    merges: Sequence[Merge], splits: Sequence[Split], least_gain: float, noise: float, *, pooled: bool
+    merges: Sequence[Merge], splits: Sequence[Split], least_gain: float, *, pooled: bool
 ) -> list[list[Move]]:
     """Sets of moves that are worth a try, the most promising first.
 
@@ -94,7 +76,7 @@ def choose(
                 Move(split.gain - merge.loss, split, merge)
                 for merge in merges
                 if split.components[0] not in (merge.first, merge.second)
-                and split.gain >= _makes_good(merge.loss, noise, pooled=pooled)
+                and merge.loss <= _HOPELESS[pooled] * split.gain
             ]
     moves.sort(key=lambda move: -move.gain)
     together: list[Move] = []

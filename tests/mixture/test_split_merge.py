@@ -35,7 +35,7 @@ def split(*components, gain):
 
 @given(proposals, st.booleans())
 def test_sets_are_few_disjoint_and_the_best_come_first(proposed, pooled):
-    found = choose(*proposed, 1e-5, 0.0, pooled=pooled)
+    found = choose(*proposed, 1e-5, pooled=pooled)
     assert len(found) <= MOST
     together, single = (found[:1], found[1:]) if found and len(found[0]) > 1 else ([], found)
     assert all(len(moves) == 1 for moves in single)
@@ -50,7 +50,7 @@ def test_sets_are_few_disjoint_and_the_best_come_first(proposed, pooled):
 
 @given(proposals, st.booleans())
 def test_a_move_is_a_split_of_a_pair_or_of_one_with_a_merge_elsewhere(proposed, pooled):
-    for moves in choose(*proposed, 1e-5, 0.0, pooled=pooled):
+    for moves in choose(*proposed, 1e-5, pooled=pooled):
         for move in moves:
             if move.merge is None:
                 assert len(move.split.components) == 2
@@ -63,7 +63,7 @@ def test_a_move_is_a_split_of_a_pair_or_of_one_with_a_merge_elsewhere(proposed, 
 
 @given(proposals, st.booleans())
 def test_nothing_is_tried_too_often(proposed, pooled):
-    found = choose(*proposed, 1e-5, 0.0, pooled=pooled)
+    found = choose(*proposed, 1e-5, pooled=pooled)
     single = [moves[0] for moves in found if len(moves) == 1]
     for part in [*(move.split for move in single), *(move.merge for move in single if move.merge)]:
         assert sum(part in (move.split, move.merge) for move in single) <= 2
@@ -72,7 +72,7 @@ def test_nothing_is_tried_too_often(proposed, pooled):
 def test_the_best_of_all_moves_is_tried_first():
     merges = [Merge(0, 1, 0.1), Merge(2, 3, 0.2), Merge(0, 4, 0.5)]
     splits = [split(5, gain=0.6), split(0, gain=0.7), split(2, 3, gain=0.3)]
-    found = choose(merges, splits, 1e-5, 0.0, pooled=False)
+    found = choose(merges, splits, 1e-5, pooled=False)
     # The second best, 0 - (2, 3), touches the first; so does 5 - (2, 3). The pair (2, 3) does not.
     assert [move.touched for move in found[0]] == [{5, 0, 1}, {2, 3}]
     assert [moves[0].touched for moves in found[1:]] == [{5, 0, 1}, {0, 2, 3}, {5, 2, 3}, {2, 3}]
@@ -80,33 +80,31 @@ def test_the_best_of_all_moves_is_tried_first():
 
 def test_moves_that_touch_the_same_component_are_not_made_together():
     merges = [Merge(0, 1, 0.0), Merge(2, 3, 0.0)]
-    apart = choose(merges[:1], [split(4, gain=0.5), split(5, 6, gain=0.4)], 1e-5, 0.0, pooled=False)
+    apart = choose(merges[:1], [split(4, gain=0.5), split(5, 6, gain=0.4)], 1e-5, pooled=False)
     assert [len(moves) for moves in apart] == [2, 1, 1]
-    touching = choose(merges[:1], [split(4, gain=0.5), split(1, 6, gain=0.4)], 1e-5, 0.0, pooled=False)
+    touching = choose(merges[:1], [split(4, gain=0.5), split(1, 6, gain=0.4)], 1e-5, pooled=False)
     assert [len(moves) for moves in touching] == [1, 1]
 
 
 def test_hopeless_merges_are_not_tried_but_losses_that_em_may_make_good_are():
     merges, splits = [Merge(0, 1, 0.35)], [split(2, gain=0.1)]
-    (moves,) = choose(merges, splits, 1e-5, 0.0, pooled=False)
+    (moves,) = choose(merges, splits, 1e-5, pooled=False)
     assert moves[0].gain == pytest.approx(-0.25)
-    assert choose([Merge(0, 1, 0.45)], splits, 1e-5, 0.0, pooled=False) == []
-    assert len(choose([Merge(0, 1, 9.0)], splits, 1e-5, 0.0, pooled=True)) == 1
-    assert choose([Merge(0, 1, 11.0)], splits, 1e-5, 0.0, pooled=True) == []
+    assert choose([Merge(0, 1, 0.45)], splits, 1e-5, pooled=False) == []
+    assert len(choose([Merge(0, 1, 9.0)], splits, 1e-5, pooled=True)) == 1
+    assert choose([Merge(0, 1, 11.0)], splits, 1e-5, pooled=True) == []
 
 
 def test_losing_moves_are_not_made_together_with_others():
     merges = [Merge(0, 1, 0.2)]
-    found = choose(
-        merges, [split(4, gain=0.1), split(5, 6, gain=0.4), split(2, 3, gain=1e-6)], 1e-5, 0.0, pooled=False
-    )
+    found = choose(merges, [split(4, gain=0.1), split(5, 6, gain=0.4), split(2, 3, gain=1e-6)], 1e-5, pooled=False)
     assert [len(moves) for moves in found] == [1, 1, 1]
 
 
 def test_nothing_proposed_is_nothing_tried():
-    assert choose([], [], 1e-5, 0.0, pooled=False) == []
-    assert choose([Merge(0, 1, 0.0)], [], 1e-5, 0.0, pooled=False) == []
-    assert choose([Merge(0, 1, 0.0)], [split(0, gain=1.0)], 1e-5, 0.0, pooled=False) == []
+    assert choose([], [], 1e-5, pooled=False) == []
+    assert choose([Merge(0, 1, 0.0)], [], 1e-5, pooled=False) == []
+    assert choose([Merge(0, 1, 0.0)], [split(0, gain=1.0)], 1e-5, pooled=False) == []
 
 
 # --- what they do --------------------------------------------------------------------------------------------
