@@ -90,10 +90,11 @@ def find_split(
     present = parameters.only(components)
     weight = float(present.weights.sum())
     present = replace(present, weights=present.weights / weight)
-    one = present if len(components) == 1 else moments_merged(present, 0, 1)
     try:
-        _, before = climb(z, r, present, ridge, _PRESENT_ITERATIONS)
-        one, _ = climb(z, r, one, ridge, _PRESENT_ITERATIONS)
+        settled, before = climb(z, r, present, ridge, _PRESENT_ITERATIONS)
+        one = settled
+        if len(components) > 1:
+            one, _ = climb(z, r, moments_merged(present, 0, 1), ridge, _PRESENT_ITERATIONS)
         cholesky = one.covariance.precision_cholesky(one.covariances)
     except IllDefinedCovariance:
         return None
