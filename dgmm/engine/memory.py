@@ -125,9 +125,9 @@ def thread_bytes(
     numbered = held.block_rows * (8 if weights is None else row_bytes + 64)
     scanning = numbered + 4 * sample + 4096 * d * 16
     passing = reading + max(e_step + levels * statistics, scanning)
-    # A task of the search: the sample as it arrives and unpacked; then in the frame, one component's rows of it, these
-    # whitened or as features, and responsibilities of some components; or in the frame, and responsibilities of pairs;
-    # or an E-step of one mixture.
+    # A task of the search: the sample as it arrives and unpacked; then in the frame, one component's rows of it,
+    # these whitened or as features, and responsibilities of some components; or in the frame, and responsibilities
+    # of pairs; or an E-step of one mixture.
     matrices = max((_matrix_bytes(k, d, covariance) for k, covariance in mixtures), default=0)
     starting = sample_rows * 8 * (3 * d + max(d, 32) + 32) + 4 * matrices
     searching = 2 * sample + max(starting, e_step + matrices)
