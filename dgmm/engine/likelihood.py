@@ -116,7 +116,7 @@ def e_steps(
     coarse = [
         i
         for i, (candidate, ridge) in enumerate(zip(candidates, ridges, strict=True))
-        if too_coarse(candidate.components(dtype), found[i], ridge, candidate.radius_squared)
+        if too_coarse(candidate.parameters, found[i], ridge, candidate.radius_squared)
     ]
     if coarse:
         again = LockstepWork([candidates[i] for i in coarse], _DOUBLE, n_rows)

@@ -8,20 +8,23 @@ of single precision: it may have no inverse, where double precision leaves it he
 from __future__ import annotations
 
 from dgmm.errors import IllDefinedCovariance
-from dgmm.mixture.components import Components, single_precision_will_do
+from dgmm.mixture.components import single_precision_will_do
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.maximization import m_step
+from dgmm.mixture.parameters import Parameters
 from dgmm.mixture.statistics import SufficientStatistics
 
 
 def too_coarse(
-    components: Components, statistics: SufficientStatistics, ridge: Array, radius_squared: float
+    parameters: Parameters, statistics: SufficientStatistics, ridge: Array, radius_squared: float
 ) -> bool:
-    """Whether an E-step in single precision leads where the guard refuses it: then double precision has to do it.
+    """Whether an E-step of float32 rows leads where the guard refuses single precision, which it took itself.
+
+    Then double precision has to do it again.
 
     Parameters
     ----------
-    components : Components
+    parameters : Parameters
         Of the E-step.
     statistics : SufficientStatistics
         What it found.
@@ -30,10 +33,10 @@ def too_coarse(
     radius_squared : float
         See `Components.prepare`.
     """
-    if not components.single:
-        return False
-    following = m_step(statistics, components.parameters, ridge)
+    following = m_step(statistics, parameters, ridge)
     try:
-        return not single_precision_will_do(following, radius_squared)
+        if single_precision_will_do(following, radius_squared):
+            return False
     except IllDefinedCovariance:
-        return True
+        pass
+    return single_precision_will_do(parameters, radius_squared)
