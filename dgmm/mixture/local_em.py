@@ -19,7 +19,7 @@ from dgmm.mixture.expectation import EStep
 from dgmm.mixture.features import Features, Tiles
 from dgmm.mixture.frame import Frame
 from dgmm.mixture.maximization import m_step
-from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.parameters import Parameters, side_by_side
 from dgmm.mixture.statistics import SufficientStatistics
 
 # Iterations of EM with two new components, and the gain per row at which it ends.
@@ -113,7 +113,7 @@ def _climb_together(
         return None
     (tile,) = Tiles(Frame.identity(d), covariance, n_features, 2 * len(starts), m).cut(rows, r)
     features = tile.features(_DOUBLE)
-    running, parameters = list(range(len(starts))), _side_by_side(starts)
+    running, parameters = list(range(len(starts))), side_by_side(starts)
     histories: list[list[float]] = [[] for _ in starts]
     found: dict[int, tuple[Parameters, float]] = {}
     while running:
@@ -142,7 +142,7 @@ def _climb_together(
 
 def _e_step(components: Components, features: Features, r: Array) -> tuple[SufficientStatistics, Array]:
     """Statistics of pairs side by side, and the mean log-likelihood of each pair."""
-    joint = components.theta @ features.phi
+    joint = np.matmul(components.theta, features.phi, out=features.joint[: len(components.theta)])
     pairs = joint.reshape(-1, 2, joint.shape[1])
     density = pairs.max(axis=1)
     pairs -= density[:, None]
@@ -161,15 +161,6 @@ def _e_step(components: Components, features: Features, r: Array) -> tuple[Suffi
         weight * len(pairs),
     )
     return statistics, log_likelihoods / weight
-
-
-def _side_by_side(mixtures: Sequence[Parameters]) -> Parameters:
-    """Components of mixtures that have covariances of their own."""
-    weights, means, covariances = (
-        np.concatenate([getattr(mixture, name) for mixture in mixtures])
-        for name in ("weights", "means", "covariances")
-    )
-    return Parameters(mixtures[0].covariance, weights, means, covariances)
 
 
 def _farthest(rows: Array) -> float:

@@ -12,7 +12,7 @@ from dgmm.mixture.components import Components
 from dgmm.mixture.covariance_type import Array
 from dgmm.mixture.expectation import EStep
 from dgmm.mixture.frame import Frame
-from dgmm.mixture.parameters import Parameters
+from dgmm.mixture.parameters import Parameters, side_by_side
 
 # Merges looked at closely, a component.
 _CLOSEST = 2
@@ -94,21 +94,13 @@ def find_merges(
         density[tile] = found
         shares[:, tile] = responsibilities[first] + responsibilities[second]
     losses = np.zeros(len(pairs))
-    for tile, found, responsibilities in posterior(_all_merged(parameters, pairs)):
+    merged = side_by_side([moments_merged(parameters, i, j) for i, j in pairs])
+    for tile, found, responsibilities in posterior(merged):
         new = np.log(responsibilities) + (found - density[tile])
         rest = np.log(np.maximum(1.0 - shares[:, tile], np.finfo(float).tiny))
         losses -= np.logaddexp(rest, new) @ weights[tile]
     losses /= weights.sum()
     return [Merge(i, j, loss) for (i, j), loss in zip(pairs, losses.tolist(), strict=True)]
-
-
-def _all_merged(parameters: Parameters, pairs: Sequence[tuple[int, int]]) -> Parameters:
-    """What each merge puts in place of its pair, side by side."""
-    merged = [moments_merged(parameters, i, j) for i, j in pairs]
-    weights, means = (np.concatenate([getattr(one, name) for one in merged]) for name in ("weights", "means"))
-    if parameters.covariance.pooled:
-        return Parameters(parameters.covariance, weights, means, parameters.covariances)
-    return Parameters(parameters.covariance, weights, means, np.concatenate([one.covariances for one in merged]))
 
 
 def _merge_bounds(parameters: Parameters) -> Array:

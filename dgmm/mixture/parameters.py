@@ -106,3 +106,13 @@ class Parameters:
             for k, (mean, n) in enumerate(zip(self.means, counts, strict=True))
         ]
         return np.concatenate(parts), np.repeat(np.arange(self.n_components), counts)
+
+
+def side_by_side(mixtures: Sequence[Parameters]) -> Parameters:
+    """The components of all mixtures, weights as they are; covariances that are pooled are those of the first."""
+    weights = np.concatenate([mixture.weights for mixture in mixtures])
+    means = np.concatenate([mixture.means for mixture in mixtures])
+    covariance, covariances = mixtures[0].covariance, mixtures[0].covariances
+    if not covariance.pooled:
+        covariances = np.concatenate([mixture.covariances for mixture in mixtures])
+    return Parameters(covariance, weights, means, covariances)
